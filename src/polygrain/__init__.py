@@ -1,0 +1,1 @@
+"""Self-supervised pretraining of vision backbones at every granularity."""

@@ -1,0 +1,1 @@
+"""From files to views: sources, the numbers of a crop, its pixels."""

@@ -1,0 +1,173 @@
+"""What a method is: which views each network sees, and which objectives judge what comes out."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from polygrain.objectives.base import Objective
+from polygrain.parts.encoder import Encoder
+from polygrain.parts.teacher import StudentTeacher
+from polygrain.schedules import RunLength, Schedule, Time
+from polygrain.views import Crops, Encoding, View
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimization:
+    """How a method's parameters move: what the loop needs to know of a paper's recipe.
+
+    Args:
+        lr: learning rate per step, batch scaling included.
+        weight_decay: per step; parameters with one dimension, and those named `.bias`, never decay.
+        patch_embed_lr: multiplier for the patch embedding of a ViT (Mugs: 0.2).
+        clip: largest norm of a gradient by epoch; None to leave gradients alone.
+        clip_each: clip each tensor by its own norm (DINO, Mugs), instead of all by their joint norm.
+    """
+
+    optimizer: Literal["adamw", "lars"]
+    lr: Schedule
+    weight_decay: Schedule
+    patch_embed_lr: float = 1.0
+    clip: Schedule | None = None
+    clip_each: bool = False
+
+
+class Method(nn.Module):
+    """Runs each encoder once per crop size and lets the objectives judge; weights are plain multipliers.
+
+    Args:
+        encoder: one network, or a student with its teacher.
+        objectives: terms by name.
+        weights: multiplier of each objective; the loss is the weighted sum of their terms.
+        student_sees: the crops that the student encodes, in this order.
+        teacher_sees: likewise for the teacher, without gradient; the same request may serve both.
+        momentum: schedule of the teacher's momentum; needed with a teacher.
+        apart: one backbone pass per view, so that BatchNorm statistics are per view, instead of one per size.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | StudentTeacher[Encoder],
+        objectives: Mapping[str, Objective],
+        *,
+        weights: Mapping[str, float],
+        student_sees: Sequence[Crops],
+        teacher_sees: Sequence[Crops] = (),
+        momentum: Schedule | None = None,
+        apart: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.objectives = nn.ModuleDict()
+        self.weights: dict[str, float] = {}
+        self.student_sees, self.teacher_sees = tuple(student_sees), tuple(teacher_sees)
+        self.momentum = momentum
+        self.apart = apart
+        self.seen: tuple[Encoding, ...] = ()  # the newest large views as the exported network saw them, detached
+        for name, objective in objectives.items():
+            self.add(name, objective, weights[name])
+
+    @property
+    def crops(self) -> tuple[Crops, ...]:
+        """What the loader must cut: every request once."""
+        return tuple({crops.name: crops for crops in (*self.teacher_sees, *self.student_sees)}.values())
+
+    @property
+    def student(self) -> Encoder:
+        return self.encoder.student if isinstance(self.encoder, StudentTeacher) else self.encoder
+
+    @property
+    def backbone(self) -> Encoder:
+        """The encoder to evaluate and export: the teacher where there is one."""
+        return self.encoder.teacher if isinstance(self.encoder, StudentTeacher) else self.encoder
+
+    def add(self, name: str, objective: Objective, weight: float = 1.0) -> None:
+        """Adds a term to the loss.
+
+        Raises:
+            ValueError: when the name is taken, the weight is not positive, or the objective cannot work here.
+        """
+        if name in self.objectives:
+            raise ValueError(
+                f"this method already has an objective {name!r}; its names are {', '.join(self.objectives)}"
+            )
+        if not weight > 0:
+            raise ValueError(f"weight of {name!r} is {weight}; it must be above 0 (leave the objective out instead)")
+        if reason := objective.refuses(self.student_sees, self.teacher_sees):
+            raise ValueError(f"cannot add {name!r}: {reason}")
+        self.objectives[name] = objective
+        self.weights[name] = weight
+
+    def forward(self, views: Mapping[str, Sequence[View]], time: Time) -> dict[str, Tensor]:
+        """Unweighted terms as "objective/term", each objective's weighted sum in "loss"."""
+        teacher: list[Encoding] = []
+        if isinstance(self.encoder, StudentTeacher):
+            with torch.no_grad():
+                teacher = self._encode(
+                    self.encoder.teacher, [v for crops in self.teacher_sees for v in views[crops.name]]
+                )
+        student = self._encode(self.student, [v for crops in self.student_sees for v in views[crops.name]])
+        self.seen = tuple(e.detach() for e in (teacher or student)[:2])
+        terms: dict[str, Tensor] = {}
+        loss: Tensor | float = 0.0
+        for name, objective in self.objectives.items():
+            for term, value in objective(student, teacher, time).items():
+                terms[f"{name}/{term}"] = value
+                loss = loss + self.weights[name] * value
+        assert isinstance(loss, Tensor)
+        return {**terms, "loss": loss}
+
+    def _encode(self, encoder: Encoder, views: Sequence[View]) -> list[Encoding]:
+        if self.apart:
+            return [encoder(view) for view in views]
+        return encode_by_size(encoder, views)
+
+    def after_backward(self, time: Time) -> None:
+        for objective in self._terms():
+            objective.after_backward(time)
+
+    def update_teachers(self, time: Time) -> None:
+        """Once per optimizer step, after it; `time` is that of the step just taken."""
+        if isinstance(self.encoder, StudentTeacher) and self.momentum is not None:
+            momentum = self.momentum(time)
+            self.encoder.update(momentum)
+            for objective in self._terms():
+                objective.update_teacher(momentum)
+
+    def gauges(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{gauge}": value
+            for name, objective in zip(self.objectives, self._terms(), strict=True)
+            for gauge, value in objective.gauges.items()
+        }
+
+    def _terms(self) -> list[Objective]:
+        return [objective for objective in self.objectives.values() if isinstance(objective, Objective)]
+
+
+def encode_by_size(encoder: Encoder, views: Sequence[View]) -> list[Encoding]:
+    """One backbone pass per crop size, all images of crop 0 first, split again into one encoding per view."""
+    sizes = [tuple(view.pixels.shape[-2:]) for view in views]
+    encodings: dict[int, Encoding] = {}
+    for size in dict.fromkeys(sizes):
+        members = [i for i, s in enumerate(sizes) if s == size]
+        joined = View(*(torch.cat(fields) for fields in zip(*(views[i] for i in members), strict=True)))
+        seen = encoder(joined)
+        counts = [views[i].pixels.shape[0] for i in members]
+        parts = zip(*(field.split(counts) for field in seen[1:]), strict=True)
+        for i, (pooled, patches, centres, unnormed) in zip(members, parts, strict=True):
+            encodings[i] = Encoding(views[i], pooled, patches, centres, unnormed)
+    return [encodings[i] for i in range(len(views))]
+
+
+class Settings(Protocol):
+    """The hyperparameters of a method: a frozen, keyword-only dataclass with the paper's defaults."""
+
+    @abstractmethod
+    def build(self, encoder: Encoder) -> Method: ...
+
+    @abstractmethod
+    def optimization(self, length: RunLength) -> Optimization: ...

@@ -1,0 +1,1 @@
+"""Terms of a loss, each with the heads and memories that it alone uses."""

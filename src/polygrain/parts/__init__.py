@@ -1,0 +1,1 @@
+"""Networks and state that objectives and methods are built from."""

@@ -1,0 +1,1 @@
+"""Reading and writing backbones, ours and the authors'."""
