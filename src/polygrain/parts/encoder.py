@@ -1,0 +1,185 @@
+"""A backbone: any timm ViT, ResNet or ConvNeXt, which turns a view into an encoding."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import ResNet
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from polygrain.parts.position import use_dino_positions
+from polygrain.parts.sizes import ENCODERS, ReadyMade
+from polygrain.views import Encoding, View, patch_centres
+
+Family = Literal["vit", "resnet", "convnext"]
+FAMILIES: dict[Family, type[nn.Module]] = {"vit": VisionTransformer, "resnet": ResNet, "convnext": ConvNeXt}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """Which backbone, and how it is built.
+
+    Args:
+        name: a timm model (ViT, ResNet or ConvNeXt), or a ready-made one such as `vit_small_64`.
+        pretrained: start from timm's weights (downloads them).
+        position: how a ViT's position codes reach other crop sizes: timm's resampling, or that of DINO and Mugs.
+        arguments: passed to timm (img_size, patch_size, embed_dim, depth, num_heads, drop_path_rate ...); unlike
+            in `timm.create_model`, None is passed too.
+        checkpointing: recompute activations in the backward pass: less memory, more time.
+    """
+
+    name: str = "vit_small_patch16_224"
+    pretrained: bool = False
+    position: Literal["timm", "dino"] = "timm"
+    arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    checkpointing: bool = False
+
+
+class Features(NamedTuple):
+    """What a backbone makes of a batch of pixels."""
+
+    pooled: Tensor  # (B, D)
+    patches: Tensor  # (B, N, D) row-major, after the final norm
+    unnormed: Tensor  # (B, D) mean over all tokens or positions, before the final norm
+    grid: tuple[int, int]  # rows, columns of the patches
+
+
+class Encoder(nn.Module):
+    """A timm backbone without its classifier.
+
+    `pooled` is what the timm model itself returns: the normed class token of a ViT (the mean over patches if it
+    has none), the mean of a ResNet's last map, the normed mean of an ordinary ConvNeXt's, and the mean of the
+    normed map of a VICRegL ConvNeXt (`head_norm_first`).
+
+    Raises:
+        ValueError: for a name timm does not know, another family, arguments the model refuses, or an image size
+            that its patch does not divide.
+    """
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.model: Any = create(settings)
+        self.family = family(self.model)
+        self.dim: int = self.model.num_features
+        self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
+        self.model.set_grad_checkpointing(settings.checkpointing)
+        if self.family == "vit":
+            self.stride = int(self.model.patch_embed.patch_size[0])
+            self.image_size = int(self.model.patch_embed.img_size[0])
+            if settings.position == "dino":
+                use_dino_positions(self.model)
+        else:
+            self.stride = int(self.model.feature_info[-1]["reduction"])
+            ready_made = ENCODERS.get(settings.name)
+            self.image_size = ready_made.image_size if ready_made else int(self.model.pretrained_cfg["input_size"][-1])
+        self.check_size(self.image_size)
+
+    def forward(self, view: View) -> Encoding:
+        pooled, patches, unnormed, grid = self.features(view.pixels)
+        centres = patch_centres(view.box, view.flipped, *grid)
+        return Encoding(view, pooled, patches, centres, unnormed)
+
+    def features(self, pixels: Tensor) -> Features:
+        """(B, 3, H, W), normalised; H and W may be anything that `check_size` accepts."""
+        if self.family == "vit":
+            return self._tokens(pixels)
+        return self._map(pixels)
+
+    def _tokens(self, pixels: Tensor) -> Features:
+        grid = (pixels.shape[2] // self.stride, pixels.shape[3] // self.stride)
+        normed, (last,) = self.model.forward_intermediates(
+            pixels, indices=1, return_prefix_tokens=True, output_fmt="NLC"
+        )
+        tokens = torch.cat([last[1], last[0]], dim=1) if isinstance(last, tuple) else last  # (B, P + N, D)
+        patches = normed[:, self.model.num_prefix_tokens :]
+        if isinstance(self.model.norm, nn.Identity):  # timm norms after pooling
+            patches = self.final_norm(patches)
+        return Features(self.model.forward_head(normed, pre_logits=True), patches, tokens.mean(1), grid)
+
+    def _map(self, pixels: Tensor) -> Features:
+        normed, (last,) = self.model.forward_intermediates(pixels, indices=1)  # (B, D, rows, columns) each
+        patches = last.flatten(2).transpose(1, 2)
+        unnormed = patches.mean(1)
+        pooled = self.model.forward_head(normed, pre_logits=True)
+        return Features(pooled, self.final_norm(patches), unnormed, (last.shape[2], last.shape[3]))
+
+    def final_norm(self, vectors: Tensor) -> Tensor:
+        """The backbone's last LayerNorm, over the last axis of (..., D); a ResNet has none."""
+        norm = self._norm()
+        if norm is None:
+            return vectors
+        return F.layer_norm(vectors, (self.dim,), norm.weight, norm.bias, norm.eps)
+
+    def _norm(self) -> nn.LayerNorm | None:
+        if self.family == "resnet":
+            return None
+        places = {"vit": ("norm", "fc_norm"), "convnext": ("norm_pre", "head.norm")}[self.family]
+        for place in places:
+            norm = dict(self.model.named_modules()).get(place)
+            if isinstance(norm, nn.LayerNorm):
+                return norm
+        return None
+
+    def check_size(self, size: int) -> None:
+        """Whether this encoder can take crops of this size.
+
+        Raises:
+            ValueError: when the patches do not divide the crop, or it is smaller than one cell of the last map.
+        """
+        below = size // self.stride * self.stride
+        if self.family == "vit" and size != below:
+            nearest = " and ".join(str(near) for near in (below, below + self.stride) if near)
+            raise ValueError(
+                f"a crop of {size} px does not divide into patches of {self.stride} px; nearest sizes: {nearest}"
+            )
+        if size < self.stride:
+            raise ValueError(f"a crop of {size} px is smaller than this network's stride; use {self.stride} px or more")
+
+
+def family(model: nn.Module) -> Family:
+    for name, kind in FAMILIES.items():
+        if isinstance(model, kind):
+            return name
+    raise ValueError(f"{type(model).__name__} is not among the backbones used here: timm's ViT, ResNet and ConvNeXt")
+
+
+def create(settings: EncoderSettings) -> nn.Module:
+    """The timm model that the settings describe, without classifier, able to take any crop size."""
+    ready_made = ENCODERS.get(settings.name, ReadyMade(name=settings.name, about="as timm has it"))
+    if settings.pretrained and settings.name in ENCODERS:
+        raise ValueError(f"{settings.name} has no pretrained weights; timm has some for {ready_made.name}")
+    architecture, _, tag = ready_made.name.partition(".")
+    if not timm.is_model(architecture):
+        known = [*ENCODERS, *timm.list_models()]
+        nearest = ", ".join(difflib.get_close_matches(settings.name, known, n=3, cutoff=0.5)) or "none"
+        raise ValueError(f"timm knows no model {settings.name!r}; nearest names: {nearest}")
+    arguments = {**ready_made.arguments, **settings.arguments, "num_classes": 0}
+    entry = timm.models.model_entrypoint(architecture)
+    if entry.__module__ == "timm.models.vision_transformer":
+        arguments.setdefault("dynamic_img_size", True)
+    try:
+        model: nn.Module = entry(pretrained=settings.pretrained, pretrained_cfg=tag or None, **arguments)
+    except TypeError as error:
+        raise ValueError(f"{settings.name} cannot be built with {dict(settings.arguments)}: {error}") from error
+    if ready_made.small_stem:
+        use_small_stem(model)
+    if isinstance(model, VisionTransformer) and not settings.pretrained and model.cls_token is not None:
+        nn.init.trunc_normal_(model.cls_token, std=0.02)  # as DINO and Mugs; timm has 1e-6, all else is equal
+    return model
+
+
+def use_small_stem(model: Any) -> None:
+    """One 3x3 convolution of stride 1 and no max-pooling: four times the resolution (ResNets for small images)."""
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    for level in model.feature_info:
+        level["reduction"] = max(1, level["reduction"] // 4)
