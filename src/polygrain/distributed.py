@@ -54,6 +54,28 @@ def gather_with_gradient(rows: Tensor) -> Tensor:
     return gathered
 
 
+class _SumWithGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].clone()
+        dist.all_reduce(gradient)
+        return gradient
+
+
+def sum_with_gradient(value: Tensor) -> Tensor:
+    """Sum over ranks; backward sums the gradients of all ranks."""
+    if world_size() == 1:
+        return value
+    total: Tensor = _SumWithGradient.apply(value)
+    return total
+
+
 def mean(value: Tensor) -> Tensor:
     """Mean over ranks, without gradient."""
     value = value.detach()
