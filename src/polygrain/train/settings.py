@@ -1,0 +1,83 @@
+"""What a person chooses about a run. Imports nothing heavy, so that `--help` answers at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """One pretraining run. None means: chosen for your data (see `scale`), printed with its reason.
+
+    Args:
+        data: folder of images, `.tar` shard, glob or brace list of shards, or `scenes` for the built-in set.
+        out: folder to write the run to; it must be empty or absent unless resuming.
+        method: which method to train; `polygrain methods` lists them.
+        encoder: a ready-made small encoder or any timm ViT, ResNet or ConvNeXt.
+        encoder_args: passed on to timm, for example `{"drop_path_rate": 0.1, "img_size": 64, "patch_size": 8}`.
+        position: how position codes are resized for other crop sizes, `dino` (as DINO and Mugs) or `timm`.
+        start_from: weights to start from, as `timm:NAME`, an official Mugs or VICRegL file, a run or an exported file.
+        allow_missing: start even where `start_from` does not fill every tensor.
+        epochs: passes over the images.
+        batch_size: images per optimizer step, over all devices and accumulated batches.
+        scale: `auto` fits sizes, batch, learning rate, momentum and length to your data and hardware;
+            `paper` keeps the values of the paper.
+        seed: of weights, order and augmentation; the same seed gives the same run.
+        mean: of the pixels in [0, 1] by channel, for normalisation.
+        std: likewise.
+        devices: how many devices to train on, on each node.
+        nodes: how many machines.
+        accelerator: `auto` takes a GPU where there is one.
+        strategy: Lightning Fabric's name of the way to train on several devices.
+        precision: `auto` is bf16 on GPUs that have it, else 32.
+        accumulate: batches whose gradients are added up before each optimizer step.
+        checkpointing: recompute activations in the backward pass, for less memory and more time.
+        compile: compile the backbone with torch.compile.
+        workers: processes that decode and cut images; by default one less than the cores, at most 8.
+        threads: CPU threads for the training process; by default torch's own choice.
+        log_every: steps between two lines of the log.
+        checkpoint_every_epochs: epochs between two checkpoints; the end of the run always writes one.
+        keep: how many checkpoints to keep.
+        probe_every_epochs: epochs between two kNN probes where labels exist; by default a tenth of the run, 0 is never.
+        loggers: besides the JSON lines, log to `tensorboard`, `wandb` or `mlflow`.
+        resume: continue the run in `out` from its newest checkpoint.
+        stop_after_steps: end after so many optimizer steps though schedules run for all epochs.
+    """
+
+    data: str
+    out: str
+    method: str = "mugs"
+    encoder: str | None = None
+    encoder_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    position: Literal["dino", "timm"] = "dino"
+    start_from: str | None = None
+    allow_missing: bool = False
+    epochs: int | None = None
+    batch_size: int | None = None
+    scale: Literal["auto", "paper"] = "auto"
+    seed: int = 0
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    devices: int = 1
+    nodes: int = 1
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    strategy: str = "auto"
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    accumulate: int = 1
+    checkpointing: bool = False
+    compile: bool = False
+    workers: int | None = None
+    threads: int | None = None
+    log_every: int = 10
+    checkpoint_every_epochs: int = 1
+    keep: int = 2
+    probe_every_epochs: int | None = None
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    resume: bool = False
+    stop_after_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "devices", "nodes", "log_every", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
