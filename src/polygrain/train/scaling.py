@@ -66,12 +66,12 @@ def _encoder(facts: Facts) -> Choice:
         return Choice("encoder", f"vit_{size}_64", f"images of {facts.side} px: 64-px crops with patches of 8 px")
     if facts.gpu:
         return Choice("encoder", "vit_small_patch16_224", f"images of {facts.side} px on a GPU: the papers' ViT-S/16")
-    return Choice("encoder", "vit_tiny_patch16_224", f"images of {facts.side} px on a CPU: a narrow ViT with 16-px patches")
+    return Choice(
+        "encoder", "vit_tiny_patch16_224", f"images of {facts.side} px on a CPU: a narrow ViT with 16-px patches"
+    )
 
 
-def choose_method(
-    settings: type, facts: Facts, batch_size: int, epochs: int, patch: int
-) -> list[Choice]:
+def choose_method(settings: type, facts: Facts, batch_size: int, epochs: int, patch: int) -> list[Choice]:
     """Values for those hyperparameters that the method has and that depend on the data."""
     steps = epochs * (facts.images // batch_size)
     queue = power_of_two(facts.images / 4, 64, 65536)
@@ -91,7 +91,9 @@ def choose_method(
         Choice("small_crops", 10 if facts.gpu else 4, "the papers' ten" if facts.gpu else "fewer on a CPU"),
         Choice("queue_size", queue, f"a quarter of {facts.images} images, so that negatives are rarely the same image"),
         Choice("memory_size", queue, "as the queue"),
-        Choice("prototypes", power_of_two(facts.images / 8, 64, 65536), "an eighth of the images, so that each can be used"),
+        Choice(
+            "prototypes", power_of_two(facts.images / 8, 64, 65536), "an eighth of the images, so that each can be used"
+        ),
         Choice("momentum", round(momentum, 5), why_momentum),
         Choice("warmup_epochs", max(1, min(10, epochs // 10)), "a tenth of the run, at most 10 epochs"),
         Choice("temperature_warmup_epochs", max(1, min(30, epochs // 3)), "a third of the run, at most 30 epochs"),

@@ -90,7 +90,9 @@ def prepare_folder(folder: Path, resume: bool) -> None:
     """
     if resume:
         if checkpoints.newest(folder) is None:
-            raise ValueError(f"nothing to resume: {folder}/checkpoints holds no checkpoint; leave out --resume to start")
+            raise ValueError(
+                f"nothing to resume: {folder}/checkpoints holds no checkpoint; leave out --resume to start"
+            )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and distributed.rank() == 0:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             raise ValueError(f"output folder {folder} is in use; choose another --out, or --resume to continue its run")

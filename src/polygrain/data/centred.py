@@ -1,0 +1,46 @@
+"""The one plain view of an image that features are measured on."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as pixels
+
+from polygrain.data.photometric import Normalisation
+from polygrain.data.sources import Images
+
+RESIZE_TO_CROP = 256 / 224
+
+
+def centred(image: Tensor, size: int, normalisation: Normalisation, resize: int | None = None) -> Tensor:
+    """Shorter side to `resize` (bicubic, antialiased), centre crop of `size`, normalised: (3, size, size) float32.
+
+    Without `resize` the shorter side becomes 256/224 of the crop, as everywhere in the field, except that an image
+    whose shorter side is the crop already stays as it is: small images are stored at the size they are used at.
+
+    Args:
+        image: (3, H, W) uint8.
+    """
+    shorter = min(image.shape[-2:])
+    if resize is None:
+        resize = size if shorter == size else round(size * RESIZE_TO_CROP)
+    if shorter != resize:
+        image = pixels.resize(image, [resize], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    image = pixels.center_crop(image, [size, size])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in normalisation)
+    return (image.float() / 255 - mean) / std
+
+
+def centred_batches(
+    images: Images,
+    positions: Sequence[int] | np.ndarray,
+    size: int,
+    normalisation: Normalisation,
+    batch_size: int = 256,
+) -> Iterator[Tensor]:
+    """Plain views of the images at `positions`, in order, in batches (B, 3, size, size)."""
+    for start in range(0, len(positions), batch_size):
+        some = positions[start : start + batch_size]
+        yield torch.stack([centred(images.decode(int(i)), size, normalisation) for i in some])
