@@ -1,14 +1,13 @@
 """A backbone: any timm ViT, ResNet or ConvNeXt, which turns a view into an encoding."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import timm
 import torch
-import torch.nn.functional as F
+from timm.layers.classifier import ClassifierHead
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import ResNet
 from timm.models.vision_transformer import VisionTransformer
@@ -38,7 +37,7 @@ class EncoderSettings:
     name: str = "vit_small_patch16_224"
     pretrained: bool = False
     position: Literal["timm", "dino"] = "timm"
-    arguments: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     checkpointing: bool = False
 
 
@@ -72,15 +71,15 @@ class Encoder(nn.Module):
         self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
         self.model.set_grad_checkpointing(settings.checkpointing)
         if self.family == "vit":
-            self.stride = int(self.model.patch_embed.patch_size[0])
+            self.stride = int(self.model.patch_embed.feat_ratio())
             self.image_size = int(self.model.patch_embed.img_size[0])
-            if settings.position == "dino":
-                use_dino_positions(self.model)
         else:
             self.stride = int(self.model.feature_info[-1]["reduction"])
             ready_made = ENCODERS.get(settings.name)
             self.image_size = ready_made.image_size if ready_made else int(self.model.pretrained_cfg["input_size"][-1])
         self.check_size(self.image_size)
+        if settings.position == "dino":
+            use_dino_positions(self.model)
 
     def forward(self, view: View) -> Encoding:
         pooled, patches, unnormed, grid = self.features(view.pixels)
@@ -112,21 +111,15 @@ class Encoder(nn.Module):
         return Features(pooled, self.final_norm(patches), unnormed, (last.shape[2], last.shape[3]))
 
     def final_norm(self, vectors: Tensor) -> Tensor:
-        """The backbone's last LayerNorm, over the last axis of (..., D); a ResNet has none."""
-        norm = self._norm()
-        if norm is None:
-            return vectors
-        return F.layer_norm(vectors, (self.dim,), norm.weight, norm.bias, norm.eps)
-
-    def _norm(self) -> nn.LayerNorm | None:
+        """The backbone's last norm, over the last axis of (..., D); a ResNet has none."""
         if self.family == "resnet":
-            return None
-        places = {"vit": ("norm", "fc_norm"), "convnext": ("norm_pre", "head.norm")}[self.family]
-        for place in places:
-            norm = dict(self.model.named_modules()).get(place)
-            if isinstance(norm, nn.LayerNorm):
-                return norm
-        return None
+            return vectors
+        if self.family == "vit":
+            norm = self.model.fc_norm if isinstance(self.model.norm, nn.Identity) else self.model.norm
+            return norm(vectors)  # type: ignore[no-any-return]  # of a timm model
+        norm = self.model.norm_pre if isinstance(self.model.head, ClassifierHead) else self.model.head.norm
+        as_maps = vectors.reshape(-1, self.dim, 1, 1)  # a ConvNeXt norms the channels of maps
+        return norm(as_maps).reshape(vectors.shape)  # type: ignore[no-any-return]
 
     def check_size(self, size: int) -> None:
         """Whether this encoder can take crops of this size.
@@ -151,29 +144,44 @@ def family(model: nn.Module) -> Family:
     raise ValueError(f"{type(model).__name__} is not among the backbones used here: timm's ViT, ResNet and ConvNeXt")
 
 
-def create(settings: EncoderSettings) -> nn.Module:
+def create(settings: EncoderSettings) -> Any:
     """The timm model that the settings describe, without classifier, able to take any crop size."""
     ready_made = ENCODERS.get(settings.name, ReadyMade(name=settings.name, about="as timm has it"))
     if settings.pretrained and settings.name in ENCODERS:
         raise ValueError(f"{settings.name} has no pretrained weights; timm has some for {ready_made.name}")
-    architecture, _, tag = ready_made.name.partition(".")
-    if not timm.is_model(architecture):
-        known = [*ENCODERS, *timm.list_models()]
-        nearest = ", ".join(difflib.get_close_matches(settings.name, known, n=3, cutoff=0.5)) or "none"
-        raise ValueError(f"timm knows no model {settings.name!r}; nearest names: {nearest}")
+    entry, tag = find(ready_made.name, pretrained=settings.pretrained)
     arguments = {**ready_made.arguments, **settings.arguments, "num_classes": 0}
-    entry = timm.models.model_entrypoint(architecture)
-    if entry.__module__ == "timm.models.vision_transformer":
+    if entry.__module__.rpartition(".")[2] in ("vision_transformer", "vision_transformer_hybrid", "deit"):
         arguments.setdefault("dynamic_img_size", True)
     try:
-        model: nn.Module = entry(pretrained=settings.pretrained, pretrained_cfg=tag or None, **arguments)
-    except TypeError as error:
+        model = entry(pretrained=settings.pretrained, pretrained_cfg=tag, **arguments)
+    except (TypeError, AssertionError) as error:  # how timm refuses arguments
         raise ValueError(f"{settings.name} cannot be built with {dict(settings.arguments)}: {error}") from error
     if ready_made.small_stem:
         use_small_stem(model)
     if isinstance(model, VisionTransformer) and not settings.pretrained and model.cls_token is not None:
         nn.init.trunc_normal_(model.cls_token, std=0.02)  # as DINO and Mugs; timm has 1e-6, all else is equal
     return model
+
+
+def find(name: str, *, pretrained: bool) -> tuple[Callable[..., Any], str | None]:
+    """timm's function for a model, and the tag of its weights.
+
+    `timm.create_model` is not used: it drops arguments that are None, so that `ls_init_value=None` would leave a
+    ConvNeXt with layer scale.
+
+    Raises:
+        ValueError: when timm has no such model or no such weights.
+    """
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        known = [*ENCODERS, *timm.list_models()]
+        nearest = ", ".join(difflib.get_close_matches(name, known, n=3, cutoff=0.5)) or "none"
+        raise ValueError(f"timm knows no model {name!r}; nearest names: {nearest}")
+    weights = timm.list_pretrained(f"{architecture}.*")
+    if (pretrained and not weights) or (tag and name not in weights):
+        raise ValueError(f"timm has no weights {name!r}; it has {', '.join(weights) or 'none of that model'}")
+    return timm.models.model_entrypoint(architecture), tag or None
 
 
 def use_small_stem(model: Any) -> None:

@@ -1,6 +1,7 @@
 """Position codes of a ViT at crop sizes other than its own, as DINO and Mugs resample them."""
 
 from types import MethodType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ def resample_as_dino(positions: Tensor, grid: tuple[int, int], wanted: tuple[int
     return torch.cat([positions[:, :prefix], resized.flatten(2).transpose(1, 2).to(positions.dtype)], dim=1)
 
 
-def _add_positions(model: VisionTransformer, patches: Tensor) -> Tensor:
+def _add_positions(model: Any, patches: Tensor) -> Tensor:
     """What timm's `_pos_embed` does, with DINO's resampling: (B, rows, columns, D) to (B, P + N, D)."""
     count, rows, columns, _ = patches.shape
     positions = resample_as_dino(model.pos_embed, model.patch_embed.grid_size, (rows, columns))
@@ -35,16 +36,17 @@ def _add_positions(model: VisionTransformer, patches: Tensor) -> Tensor:
         tokens = torch.cat([*prefix, tokens + positions], dim=1)
     else:
         tokens = torch.cat([*prefix, tokens], dim=1) + positions
-    return model.pos_drop(tokens)  # type: ignore[no-any-return]  # timm is untyped
+    return model.pos_drop(tokens)  # type: ignore[no-any-return]  # of a timm model
 
 
-def use_dino_positions(model: VisionTransformer) -> None:
+def use_dino_positions(model: Any) -> None:
     """Makes this ViT resample its position codes as DINO does.
 
     Raises:
         ValueError: when it has no learned position codes, or prefix tokens that DINO's layout does not know.
     """
-    if type(model) is not VisionTransformer or model.pos_embed is None:
+    plain = type(model) is VisionTransformer
+    if not plain or model.pos_embed is None:
         raise ValueError(
             f'position="dino" needs a plain ViT with learned positions, not {type(model).__name__}; use "timm"'
         )
