@@ -1,0 +1,123 @@
+"""Scenes: a built-in image set, rendered from a seed, whose truth is known at every granularity.
+
+Each picture shows one thing before a background: one of fifteen kinds (fish, bird, rabbit; car, bus, tractor; pine,
+tree, flower; house, tower, castle; mug, teapot, vase) of five families. Known are the family (coarse class), the kind
+(fine class), the instance, the box and a mask of ten classes (five backgrounds, five families).
+
+Colour, pattern, light, place, size, tilt and background are drawn without regard to the class, so that neither the
+mean colour nor the pixels tell it; the shapes and their parts do. An instance keeps its proportions, colours and
+pattern in all its pictures; all else is new in each. Kinds follow each other in turn (label = instance mod 15), so
+every stretch of pictures is balanced. Pictures are a function of (seed, index, size) alone; another seed gives other
+instances of the same classes, for validation.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from polygrain.data.rendering.backdrops import BACKDROPS, Random, backdrop
+from polygrain.data.rendering.drawing import Pose, paint, random_colours, random_pattern
+from polygrain.data.images import Images
+from polygrain.data.rendering.things import FAMILIES
+
+COARSE = tuple(FAMILIES)
+FINE = tuple(kind.__name__ for kinds in FAMILIES.values() for kind in kinds)
+KINDS = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
+COARSE_OF_FINE = np.repeat(np.arange(len(COARSE)), [len(kinds) for kinds in FAMILIES.values()])
+MASK_CLASSES = (*BACKDROPS, *COARSE)
+
+
+class Scene(NamedTuple):
+    pixels: NDArray[np.uint8]  # (S, S, 3)
+    mask: NDArray[np.uint8]  # (S, S) position in MASK_CLASSES
+    box: NDArray[np.float32]  # (4,) top, left, height, width of what is seen of the thing
+
+
+class Scenes(Images):
+    """`count` pictures of `size` x `size` pixels.
+
+    Args:
+        images_per_instance: consecutive pictures that show the same instance.
+    """
+
+    def __init__(self, count: int, *, size: int = 64, seed: int = 0, images_per_instance: int = 1) -> None:
+        if count < 1 or size < 16 or images_per_instance < 1:
+            raise ValueError(
+                f"scenes: {count} pictures of {size} pixels, {images_per_instance} an instance; "
+                "wanted at least 1 picture, 16 pixels, 1 an instance"
+            )
+        super().__init__(count)
+        self.size, self.seed, self.images_per_instance = size, seed, images_per_instance
+        self.classes = list(FINE)
+        self._kept: NDArray[np.uint8] | None = None  # (n, S, S, 3)
+
+    def keep(self) -> "Scenes":
+        """Renders all pictures now and keeps their pixels in memory; workers forked later share them."""
+        self._kept = np.stack([self.scene(i).pixels for i in range(len(self))])
+        return self
+
+    def name(self, i: int) -> str:
+        return f"scenes:{self.seed}:{i}"
+
+    def load(self, i: int) -> Tensor:
+        pixels = self.scene(i).pixels if self._kept is None else self._kept[i]
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+    def labels(self) -> NDArray[np.int64]:
+        return self.fine_labels()
+
+    def fine_labels(self) -> NDArray[np.int64]:
+        """(n,) position in FINE."""
+        return self.instances() % len(FINE)
+
+    def coarse_labels(self) -> NDArray[np.int64]:
+        """(n,) position in COARSE."""
+        return COARSE_OF_FINE[self.fine_labels()]
+
+    def instances(self) -> NDArray[np.int64]:
+        """(n,) which thing is shown; equal numbers, the same thing."""
+        return np.arange(len(self)) // self.images_per_instance
+
+    def instance(self, i: int) -> int:
+        return i // self.images_per_instance
+
+    def mask(self, i: int) -> NDArray[np.uint8]:
+        """(S, S) position in MASK_CLASSES."""
+        return self.scene(i).mask
+
+    def boxes(self, i: int) -> NDArray[np.float32]:
+        """(1, 4) top, left, height, width in pixels."""
+        return self.scene(i).box[None]
+
+    def scene(self, i: int) -> Scene:
+        """Picture i with its truth."""
+        thing = np.random.default_rng([self.seed, 0, self.instance(i)])
+        fine = self.instance(i) % len(FINE)
+        parts, colours, pattern = KINDS[fine](thing), random_colours(thing), random_pattern(thing)
+        view = np.random.default_rng([self.seed, 1, i])
+        behind = backdrop(view, self.size)
+        pose, light = _pose(view), view.uniform(-2.6, -0.5)  # light from above
+        pixels, seen = paint(behind.pixels, parts, colours, pattern, pose, light, view)
+        grain = 0.03 * (view.random((self.size, self.size, 1), np.float32) - 0.5)
+        mask = np.where(seen, len(BACKDROPS) + COARSE_OF_FINE[fine], behind.classes).astype(np.uint8)
+        return Scene((np.clip(pixels + grain, 0, 1) * 255 + 0.5).astype(np.uint8), mask, _box(seen))
+
+
+def _pose(random: Random) -> Pose:
+    scale = random.uniform(0.28, 0.46)
+    reach = 0.5 - 0.75 * scale
+    return Pose(
+        x=0.5 + reach * random.uniform(-1, 1),
+        y=0.5 + reach * random.uniform(-1, 1),
+        scale=scale,
+        turn=random.uniform(-0.3, 0.3),
+        mirrored=bool(random.random() < 0.5),
+    )
+
+
+def _box(seen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    return np.array([rows[0], columns[0], rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1], np.float32)
