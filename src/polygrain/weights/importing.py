@@ -1,0 +1,245 @@
+"""Official checkpoints of Mugs, VICReg and VICRegL, by explicit key tables: nothing is loaded by half."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from polygrain.methods.base import Method
+from polygrain.parts.encoder import Encoder, Family
+from polygrain.parts.queue import Queue
+from polygrain.weights.account import PROBLEMS, ImportReport, IncompleteImport, Row
+from polygrain.weights.reading import read_checkpoint
+from polygrain.weights.tables import (
+    CONVNEXT_BACKBONE,
+    MUGS_FULL,
+    NOT_BACKBONE,
+    RESNET_BACKBONE,
+    VICREG_FULL,
+    VIT_BACKBONE,
+    Rule,
+)
+
+Kind = Literal["auto", "mugs", "vicreg", "vicregl"]
+Side = Literal["teacher", "student"]
+TABLES: dict[Family, tuple[Rule, ...]] = {
+    "vit": VIT_BACKBONE,
+    "resnet": RESNET_BACKBONE,
+    "convnext": CONVNEXT_BACKBONE,
+}
+ANCHORS: dict[Family, str] = {  # a tensor that every backbone of a family has, by its official name
+    "vit": "patch_embed.proj.weight",
+    "resnet": "conv1.weight",
+    "convnext": "downsample_layers.0.0.weight",
+}
+FAMILIES: dict[Kind, tuple[Family, ...]] = {
+    "auto": ("vit", "resnet", "convnext"),
+    "mugs": ("vit",),
+    "vicreg": ("resnet",),
+    "vicregl": ("resnet", "convnext"),
+}
+# Every shape is the same with other numbers of heads, so shapes cannot tell; those of the authors are known.
+MUGS_HEADS = {384: 6, 768: 12, 1024: 16}
+
+
+class Home(NamedTuple):
+    """Where a backbone lies in a file."""
+
+    family: Family
+    prefix: str
+
+
+def import_weights(
+    path: str | Path, encoder: Encoder, kind: Kind = "auto", which: Side = "teacher", allow_missing: bool = False
+) -> ImportReport:
+    """Fills an encoder from an official file, backbone-only or full.
+
+    Args:
+        which: the network to take from a full Mugs checkpoint; evaluation uses the teacher.
+        allow_missing: accept tensors without a place on either side (not those of a wrong shape).
+
+    Raises:
+        IncompleteImport: when not every tensor is accounted for.
+        ValueError: when the file holds no such backbone, or the encoder is built otherwise than the authors'.
+    """
+    return fill_encoder(read_checkpoint(path), str(path), encoder, kind, which, allow_missing)
+
+
+def fill_encoder(
+    tensors: Mapping[str, Tensor],
+    source: str,
+    encoder: Encoder,
+    kind: Kind = "auto",
+    which: Side = "teacher",
+    allow_missing: bool = False,
+) -> ImportReport:
+    """What `import_weights` does, with the tensors of a file."""
+    home = find_backbone(tensors, kind, which, source)
+    check_build(encoder, home.family, tensors)
+    other = "student" if which == "teacher" else "teacher"
+    elsewhere = (*NOT_BACKBONE, Rule(rf"{other}/.*", left=f"the {other}; the {which} was asked for"))
+    inside = {key.removeprefix(home.prefix): value for key, value in tensors.items() if key.startswith(home.prefix)}
+    outside = {key: value for key, value in tensors.items() if not key.startswith(home.prefix)}
+    new, rows = translate(inside, (*TABLES[home.family], *NOT_BACKBONE), encoder.model.state_dict())
+    rows = [row._replace(source=home.prefix + row.source) if row.source else row for row in rows]
+    rows += translate(outside, elsewhere, {})[1]
+    report = ImportReport(source=source, rows=tuple(rows), notes=_notes(encoder))
+    _fill(encoder.model, new, report, allow_missing)
+    return report
+
+
+def import_full(path: str | Path, method: Method, allow_missing: bool = False) -> ImportReport:
+    """Fills a method from a full official checkpoint: both networks, heads, prototypes, queues, memories, centre.
+
+    Raises:
+        IncompleteImport: when not every tensor is accounted for.
+        ValueError: when the file is no full checkpoint of Mugs, VICReg or VICRegL, or the encoder is built otherwise.
+    """
+    return fill_method(read_checkpoint(path), str(path), method, allow_missing)
+
+
+def fill_method(
+    tensors: Mapping[str, Tensor], source: str, method: Method, allow_missing: bool = False
+) -> ImportReport:
+    """What `import_full` does, with the tensors of a file.
+
+    An official file does not say how much of a queue is still noise: queues are taken for full, and memories for as
+    full as they have rows that were written (in those the searched vector is the returned one).
+    """
+    table = full_table(tensors)
+    if table is None:
+        raise ValueError(f"{source} is not a full checkpoint of Mugs, VICReg or VICRegL")
+    check_build(method.student, find_backbone(tensors, "auto", "teacher", source).family, tensors)
+    own = method.state_dict()
+    queues = [name for name, module in method.named_modules() if isinstance(module, Queue)]
+    places = {key: value for key, value in own.items() if key not in {f"{queue}.filled" for queue in queues}}
+    places.update({f"{queue}.values": own[f"{queue}.rows"] for queue in queues if queue.endswith("_memory")})
+    new, rows = translate(tensors, table, places)
+    report = ImportReport(source=source, rows=tuple(rows), notes=_notes(method.student))
+    for queue in queues:
+        new[f"{queue}.filled"] = _filled(new.get(f"{queue}.rows"), new.get(f"{queue}.values"))
+    _fill(method, new, report, allow_missing)
+    return report
+
+
+def full_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
+    """The key table of a full checkpoint; None for a file that holds a backbone alone."""
+    if any(key.startswith("student/") for key in tensors) and any(key.startswith("teacher/") for key in tensors):
+        return MUGS_FULL
+    if any(re.match(r"(?:model/)?module\.(?:maps_)?projector\.", key) for key in tensors):
+        return VICREG_FULL
+    return None
+
+
+def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side, source: str) -> Home:
+    """The family and the common prefix of the backbone's tensors.
+
+    Raises:
+        ValueError: when there is none of this kind, or not from the network asked for.
+    """
+    prefixes = r"((?:(?:student|teacher|state_dict|model)/)*(?:module\.)?(?:backbone\.|encoder\.)?)"
+    found = [
+        Home(family, match[1])
+        for family in FAMILIES[kind]
+        for key in tensors
+        if (match := re.fullmatch(prefixes + re.escape(ANCHORS[family]), key))
+    ]
+    if not found:
+        wanted = " or ".join(ANCHORS[family] for family in FAMILIES[kind])
+        some = ", ".join(list(tensors)[:3])
+        raise ValueError(f"{source} holds no backbone of {kind}: no tensor is named {wanted}, but {some} ...")
+    sides = {prefix.split("/")[0]: Home(family, prefix) for family, prefix in found}
+    if "student" in sides or "teacher" in sides:
+        if which not in sides:
+            raise ValueError(f"{source} holds no {which}; it has the {' and '.join(sides)}")
+        return sides[which]
+    return found[0]
+
+
+def check_build(encoder: Encoder, family: Family, tensors: Mapping[str, Tensor]) -> None:
+    """What shapes cannot tell.
+
+    Raises:
+        ValueError: when the encoder is of another family, or computes something else with the same tensors.
+    """
+    name = encoder.settings.name
+    if encoder.family != family:
+        raise ValueError(f"the file holds a {family}, but {name} is a {encoder.family}")
+    if family == "vit":
+        heads, official = encoder.model.blocks[0].attn.num_heads, MUGS_HEADS.get(encoder.dim)
+        if official not in (None, heads):
+            raise ValueError(f"{name} has {heads} heads; the Mugs ViT of width {encoder.dim} has {official}")
+    if family == "convnext":
+        if isinstance(encoder.model.norm_pre, nn.Identity):
+            raise ValueError(
+                f"{name} norms after the mean, VICRegL before it; pass head_norm_first=True to the encoder"
+            )
+        ours = any(key.endswith(".gamma") for key in encoder.model.state_dict())
+        theirs = any(key.endswith(".gamma") for key in tensors)
+        if ours != theirs:
+            has, value = ("has", 1e-6) if theirs else ("has no", None)
+            raise ValueError(f"the file {has} layer scale, unlike {name}; pass ls_init_value={value} to the encoder")
+
+
+def translate(
+    tensors: Mapping[str, Tensor], table: Sequence[Rule], places: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[Row]]:
+    """New values of `places` and the fate of every tensor, by the first rule that matches its name."""
+    new: dict[str, Tensor] = {}
+    rows = []
+    for key, tensor in tensors.items():
+        rule = next((rule for rule in table if re.fullmatch(rule.pattern, key)), None)
+        if rule is None or rule.left:
+            rows.append(Row("left" if rule else "unknown", key, "", rule.left if rule else str(tuple(tensor.shape))))
+            continue
+        target = re.sub(rule.pattern, rule.target, key)
+        value = rule.convert(tensor) if rule.convert else tensor
+        row = _fate(key, target, value, places, taken=target in new)
+        rows.append(row)
+        if row.fate in ("matched", "converted"):
+            new[target] = value
+    named = {row.target for row in rows}
+    rows += [Row("missing", "", key, str(tuple(place.shape))) for key, place in places.items() if key not in named]
+    return new, rows
+
+
+def _fate(key: str, target: str, value: Tensor, places: Mapping[str, Tensor], taken: bool) -> Row:
+    shape = str(tuple(value.shape))
+    if target not in places:
+        owner = re.match(r"objectives\.(\w+)\.", target)
+        if owner and not any(place.startswith(owner[0]) for place in places):
+            return Row("left", key, "", f"this method has no objective {owner[1]!r}")
+        return Row("unknown", key, target, f"{shape}: the network has no such tensor")
+    if taken:
+        return Row("unknown", key, target, f"{shape}: the file has two tensors for this")
+    if value.shape != places[target].shape:
+        return Row("misfit", key, target, f"{shape}, not {tuple(places[target].shape)}")
+    return Row("matched" if target == key else "converted", key, target, shape)
+
+
+def _fill(module: nn.Module, new: Mapping[str, Tensor], report: ImportReport, allow_missing: bool) -> None:
+    """Copies the new values; the module is untouched when the report has problems that are not allowed."""
+    allowed = ("missing", "unknown") if allow_missing else ()
+    if any(row.fate in PROBLEMS and row.fate not in allowed for row in report.rows):
+        mend = "nothing was loaded" if report.count("misfit") else "nothing was loaded; --allow-missing accepts this"
+        raise IncompleteImport(report, mend)
+    kept = {key: value for key, value in module.state_dict().items() if key not in new}
+    module.load_state_dict({**kept, **new})
+
+
+def _filled(rows: Tensor | None, values: Tensor | None) -> Tensor:
+    if rows is None:
+        return torch.tensor(0)
+    return torch.tensor(len(rows)) if values is None else (rows == values).all(1).sum()
+
+
+def _notes(encoder: Encoder) -> tuple[str, ...]:
+    if encoder.family == "vit" and encoder.settings.position != "dino":
+        return (
+            f'Mugs was trained with position="dino"; this encoder resamples its position codes as timm does at sizes '
+            f"other than {encoder.image_size} px",
+        )
+    return ()
