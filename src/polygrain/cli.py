@@ -8,7 +8,7 @@ from argparse import SUPPRESS, Action
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
@@ -108,19 +108,26 @@ def explain(message: str, options: Sequence[str]) -> str:
     """The parser's message as one line, with the nearest option where one is unknown."""
     line = re.sub(r"\s*\n\s*(- )?", " ", message).strip()
     if match := re.search(
-        r"Unrecognized arguments: (--[\w.-]+)|(?:Option|Key) ['\"]([\w.-]+)['\"] is not accepted", line
+        r"unrecognized arguments: --([\w.]+)|(?:Option|Key) ['\"]([\w.-]+)['\"] is not accepted", line
     ):
-        wrong = shown(match[1] or f"--{match[2]}")
+        wrong = shown(f"--{match[1] or match[2]}")
         near = difflib.get_close_matches(wrong, options, n=1, cutoff=0.5)
         return f"unknown option {wrong}" + (f"; did you mean {near[0]}?" if near else "; see --help")
+    if match := re.search(r"unrecognized arguments: (\S+)", line):
+        return f"do not know what to do with {match[1]!r}; see --help"
+    if match := re.search(r"arguments are required: (.*)", line):
+        return f"missing {', '.join(shown('--' + name) for name in match[1].split(', '))}; see --help"
     if match := re.search(r'Parser key "([\w.]+)":(.*)', line):
-        value = re.search(r"Given value: (.*)$", match[2])
-        expected = re.findall(r"Expected (?:<class '(\w+)'>|(.+?))(?= Expected|\. |$| Given)", match[2])
-        kinds = " or ".join(dict.fromkeys(a or b for a, b in expected if (a or b) != "NoneType"))
-        if value and kinds:
-            return f"{shown('--' + match[1])} cannot be {value[1]!r}: {kinds} expected"
-        return f"{shown('--' + match[1])}: {match[2].strip()}"
+        return f"{shown('--' + match[1])} {_mismatch(match[2])}"
     return line
+
+
+def _mismatch(told: str) -> str:
+    """What a value is and should be, from the parser's words."""
+    value = re.search(r"(?:Given|Got) value: (\S+)", told)
+    kinds = re.findall(r"<class '(\w+)'>|typing\.Literal\[([^\]]+)\]", told)
+    wanted = " or ".join(dict.fromkeys(a or b.replace("'", "") for a, b in kinds if a != "NoneType"))
+    return f"cannot be {value[1]!r}; wanted: {wanted}" if value and wanted else told.strip()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -139,7 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise ValueError(f"unknown command {verb!r}" + (f"; did you mean {near[0]!r}?" if near else "; see --help"))
         VERBS[verb](arguments[1:])
     except OUR_ERRORS as error:
-        print(f"polygrain{' ' + verb if verb in VERBS else ''}: error: {error}", file=sys.stderr)
+        told = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
+        print(f"polygrain{' ' + verb if verb in VERBS else ''}: error: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("polygrain: interrupted", file=sys.stderr)
@@ -204,13 +212,19 @@ def pretrain_parser(method: str | None) -> Parser:
         from polygrain.methods import METHODS
         from polygrain.methods.adding import LocalSettings
 
-        if method not in METHODS:
-            near = difflib.get_close_matches(method, METHODS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
-            raise ValueError(f"unknown method {method!r}; {hint}")
+        check_method(method)
         parser.add_class_arguments(METHODS[method], method)
         parser.add_class_arguments(LocalSettings, "local")
     return parser
+
+
+def check_method(name: str) -> None:
+    from polygrain.methods import METHODS
+
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
+        raise ValueError(f"unknown method {name!r}; {hint}")
 
 
 def method_named(arguments: Sequence[str]) -> str | None:
@@ -259,8 +273,93 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def evaluate(arguments: list[str]) -> None:
+    """Measure what a backbone learned: polygrain evaluate knn|linear MODEL --data TRAIN --val VAL."""
+    usage = "polygrain evaluate PROTOCOL MODEL --data TRAIN --val VAL [options]"
+    if not arguments or arguments[0].startswith("-"):
+        if not {"-h", "--help"} & {*arguments}:
+            raise ValueError(f"name a protocol: {', '.join(PROTOCOLS)}")
+        about = {name: (settings.__doc__ or "").splitlines()[0] for name, settings in PROTOCOLS.items()}
+        lines = [f"  {name:<8} {line}" for name, line in about.items()]
+        print("\n".join([f"usage: {usage}", "", "protocols (polygrain evaluate PROTOCOL --help):", *lines]))
+        return
+    protocol = arguments[0]
+    if protocol not in PROTOCOLS:
+        near = difflib.get_close_matches(protocol, PROTOCOLS, n=1)
+        raise ValueError(
+            f"unknown protocol {protocol!r}; " + (f"did you mean {near[0]!r}?" if near else f"{', '.join(PROTOCOLS)}")
+        )
+    settings = PROTOCOLS[protocol]
+    parser = Parser(prog=f"polygrain evaluate {protocol}", usage=usage.replace("PROTOCOL", protocol))
+    parser.add_argument(
+        "--model", type=str, required=True, help="A run folder, a backbone file, timm:NAME, random:NAME, or pixels."
+    )
+    parser.add_argument("--data", type=str, required=True, help="Labelled training images: folder or shards.")
+    parser.add_argument("--val", type=str, required=True, help="Labelled images to classify: folder or shards.")
+    parser.add_argument("--json", type=str, help="Also write the result with its protocol to this file.")
+    parser.add_class_arguments(settings)
+    given = parser.parse_args(typed(arguments[1:], ["model"], flags_of(settings)), defaults=False).as_dict()
+    model, data, val, out = (given.pop(name, None) for name in ("model", "data", "val", "json"))
+
+    from polygrain.evaluate.knn import evaluate_knn
+    from polygrain.evaluate.linear import evaluate_linear
+
+    run: Any = {"knn": evaluate_knn, "linear": evaluate_linear}[protocol]
+    result = run(model, data, val, settings(**given))
+    print(result.table())
+    if out is not None:
+        Path(out).write_text(result.json() + "\n")
+
+
+def export(arguments: list[str]) -> None:
+    """Write a trained backbone as a file that timm or plain torch loads."""
+    parser = Parser(prog="polygrain export", usage="polygrain export RUN --to timm|torch|safetensors --out FILE")
+    parser.add_argument("--run", type=str, required=True, help="A run folder or a backbone file.")
+    parser.add_argument("--to", type=Literal["timm", "torch", "safetensors"], default="timm", help="Kind of file.")
+    parser.add_argument("--out", type=str, required=True, help="File to write.")
+    given = parser.parse_args(typed(arguments, ["run"]))
+
+    from polygrain.weights.exporting import export as write
+
+    print(write(given.run, to=given.to, out=given.out))
+
+
+def methods(arguments: list[str]) -> None:
+    """List the methods, or the hyperparameters of one: polygrain methods [NAME]."""
+    parser = Parser(prog="polygrain methods", usage="polygrain methods [NAME]")
+    parser.add_argument("--name", type=str, help="A method, to see its hyperparameters with the paper's values.")
+    name = parser.parse_args(typed(arguments, ["name"])).name
+
+    from polygrain.methods import METHODS
+
+    if name is not None:
+        check_method(name)
+        for field in dataclasses.fields(METHODS[name]):  # type: ignore[arg-type]  # a protocol of dataclasses
+            print(f"  {name}.{field.name:<28} {getattr(METHODS[name](), field.name)}")
+        return
+    for known, settings in METHODS.items():
+        print(f"  {known:<10} {(settings.__doc__ or '').splitlines()[0]}")
+    print("Add the local objective to any of them with --local.weight 0.25; `polygrain methods NAME` shows values.")
+
+
+def demo(arguments: list[str]) -> None:
+    """Render pictures, train on them without labels, measure, and write a report: about three minutes."""
+    parser = Parser(prog="polygrain demo", usage="polygrain demo [--out FOLDER] [--seed N]")
+    parser.add_argument("--out", type=str, default="polygrain-demo", help="Folder to write to; an older demo goes.")
+    parser.add_argument("--seed", type=int, default=0, help="Of pictures, weights and training.")
+    given = parser.parse_args(typed(arguments))
+
+    from polygrain.demo import run_demo
+
+    run_demo(Path(given.out), seed=given.seed)
+
+
 VERBS: dict[str, Callable[[list[str]], None]] = {
+    "demo": demo,
     "pretrain": pretrain,
+    "evaluate": evaluate,
+    "export": export,
+    "methods": methods,
 }
 
 
