@@ -176,7 +176,7 @@ def test_a_convnext_that_computes_otherwise_than_vicregls_is_refused(tmp_path, a
 def test_files_of_another_network_or_project_are_refused(tmp_path):
     with pytest.raises(ValueError, match="the file holds a vit, but resnet10t is a resnet"):
         import_weights(saved(tmp_path, tiny_state()), encoder("resnet10t"))
-    with pytest.raises(ValueError, match=r"no backbone of mugs: no tensor is named patch_embed\.proj\.weight, but a"):
+    with pytest.raises(ValueError, match=r"no backbone as the authors save it: no patch_embed\.proj\.weight, but a"):
         import_weights(saved(tmp_path, {"a": torch.zeros(1)}), tiny(), kind="mugs")
     with pytest.raises(ValueError, match="there is no file"):
         import_weights(tmp_path / "absent.pth", tiny())

@@ -150,7 +150,7 @@ def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side, source
     if not found:
         wanted = " or ".join(ANCHORS[family] for family in FAMILIES[kind])
         some = ", ".join(list(tensors)[:3])
-        raise ValueError(f"{source} holds no backbone of {kind}: no tensor is named {wanted}, but {some} ...")
+        raise ValueError(f"{source} holds no backbone as the authors save it: no {wanted}, but {some} ...")
     sides = {prefix.split("/")[0]: Home(family, prefix) for family, prefix in found}
     if "student" in sides or "teacher" in sides:
         if which not in sides:
