@@ -11,7 +11,7 @@ class FeatureSettings:
     Args:
         size: side of the square the encoder is shown; by default the size it was trained at.
         resize: length to which the short side is brought before the centre crop; by default size * 256 / 224.
-            Images that are `size` pixels square already are taken as they are.
+            Images whose short side is `size` already are not resized.
         batch_size: images encoded at once.
         workers: processes that decode images; by default one less than the cores, at most 8.
         device: `auto` takes a GPU where there is one.

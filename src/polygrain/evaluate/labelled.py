@@ -1,0 +1,120 @@
+"""Features of labelled training and validation images: what every classification protocol starts from."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from polygrain.data.sources import Images, open_images
+from polygrain.evaluate.features import extract
+from polygrain.evaluate.models import Model, open_model, pick_device
+from polygrain.evaluate.result import versions
+from polygrain.evaluate.settings import FeatureSettings
+
+
+class Labelled(NamedTuple):
+    """Frozen features with their classes, and the facts of how they came about."""
+
+    train: Tensor  # (N, D)
+    train_labels: Tensor  # (N,) long
+    val: Tensor  # (n, D)
+    val_labels: Tensor  # (n,) long
+    classes: int
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings) -> Labelled:
+    """Opens the model and both sets, and encodes every labelled image once.
+
+    Args:
+        model: what `open_model` takes; `data` and `val`: what `open_images` takes.
+
+    Raises:
+        ValueError: when a set has no labels, or `val` has a class that `data` has not.
+    """
+    opened = open_model(model)
+    size = settings.size or opened.image_size
+    train_images, val_images = open_images(data), open_images(val)
+    train_labels, val_labels = common_labels(train_images, val_images)
+    features, labels, notes = [], [], []
+    for name, images, found in (("training", train_images, train_labels), ("validation", val_images, val_labels)):
+        positions = np.flatnonzero(found >= 0)
+        seen = extract(
+            opened.encoder,
+            images,
+            size=size,
+            resize=settings.resize,
+            normalisation=opened.normalisation,
+            positions=positions,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            device=pick_device(settings.device),
+        )
+        features.append(seen.pooled)
+        labels.append(torch.from_numpy(found)[seen.positions])
+        if len(positions) < len(images):
+            notes.append(f"{len(images) - len(positions)} {name} images have no label and are left out")
+        if len(seen.positions) < len(positions):
+            notes.append(f"{len(positions) - len(seen.positions)} {name} images cannot be decoded and are left out")
+    classes = int(max(labels[0].max(), labels[1].max())) + 1
+    counts = torch.bincount(labels[1], minlength=classes)
+    facts = {
+        "model": describe(opened),
+        "data": str(data),
+        "val": str(val),
+        "n_train": len(labels[0]),
+        "n_val": len(labels[1]),
+        "classes": classes,
+        "chance": 1 / classes,
+        "largest_class": counts.max().item() / len(labels[1]),
+        "preprocessing": preprocessing(size, settings.resize, opened),
+        "features": f"pooled vector of the backbone after its final norm, {features[0].shape[1]} dimensions, float32",
+        "settings": dataclasses.asdict(settings),
+        "seed": settings.seed,
+        "versions": versions(),
+    }
+    return Labelled(features[0], labels[0], features[1], labels[1], classes, facts, tuple(notes))
+
+
+def common_labels(train: Images, val: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Labels of both sets with the same number for the same class, -1 where an image has none.
+
+    A folder numbers the classes it holds, so where both sources name their classes the names decide.
+    """
+    labels = []
+    for name, images in (("--data", train), ("--val", val)):
+        found = images.labels()
+        if found is None or not (found >= 0).any():
+            raise ValueError(
+                f"the images of {name} have no labels; a class folder, .cls members or a dataset gives them"
+            )
+        labels.append(found)
+    if train.classes is None or val.classes is None or train.classes == val.classes:
+        return labels[0], labels[1]
+    places = {name: place for place, name in enumerate(train.classes)}
+    if missing := [name for name in val.classes if name not in places]:
+        raise ValueError(f"--val has a class {missing[0]!r} that --data has not ({len(missing)} such classes)")
+    renamed = np.array([places[name] for name in val.classes], dtype=np.int64)
+    return labels[0], np.where(labels[1] >= 0, renamed[labels[1]], -1)
+
+
+def preprocessing(size: int, resize: int | None, model: Model) -> dict[str, Any]:
+    unless = "" if resize else "; an image whose short side is the crop already is not resized"
+    return {
+        "resize": f"short side to {resize or round(size * 256 / 224)} px, bicubic, antialiased{unless}",
+        "crop": f"centre, {size} px",
+        "mean": list(model.normalisation.mean),
+        "std": list(model.normalisation.std),
+    }
+
+
+def describe(model: Model) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "checkpoint_sha256": model.checkpoint_sha256,
+        "weights_sha256": model.weights_sha256,
+    }

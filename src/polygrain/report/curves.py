@@ -1,0 +1,76 @@
+"""The course of a run, out of its log."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+from polygrain.report.figures import line_chart
+from polygrain.report.html import Section
+
+Record = Mapping[str, float | int | str]
+Line = tuple[list[float], list[float]]  # steps, values
+
+
+def read_log(path: Path) -> list[Record]:
+    """The records of a run's log.jsonl."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+HEADINGS = {
+    "": "Loss and its terms",
+    "probe": "Online probe",
+    "features": "Features of the exported network",
+    "gauges": "Inside the objectives",
+    "loop": "Schedules and speed",
+}
+
+
+def curves(records: Sequence[Record], *, title: str = "How it went", about: str = "") -> Section:
+    """Every number of a run's log against the optimizer step: the loss, its terms, gauges, then schedules and speed."""
+    groups: dict[str, dict[str, dict[str, Line]]] = {group: {} for group in HEADINGS}
+    series = _series(records)
+    last_step = max(steps[-1] for steps, _ in series.values())
+    for name, line in series.items():
+        group, panel, kind = _place(name)
+        groups[group].setdefault(panel, {})[kind] = line
+    body = "".join(
+        f"<h3>{HEADINGS[group]}</h3><div class=panels>{''.join(_panel(n, p, last_step) for n, p in panels.items())}</div>"
+        for group, panels in groups.items()
+        if panels
+    )
+    return Section(title, about, body)
+
+
+def _place(name: str) -> tuple[str, str, str]:
+    """Group, panel and line of a key of the log; pooled and patch vectors share a panel."""
+    prefix, slash, rest = name.partition("/")
+    if prefix == "features":
+        kind, _, gauge = rest.partition("_")
+        return prefix, gauge.replace("_", " "), kind
+    if slash:
+        return (prefix, rest, "") if prefix in HEADINGS else ("", name, "")
+    return ("" if name == "loss" else "loop"), name, ""
+
+
+def _series(records: Sequence[Record]) -> dict[str, Line]:
+    """By key, the finite numbers of the log and the steps they belong to."""
+    series: dict[str, Line] = {}
+    for record in records:
+        for name, value in record.items():
+            if name not in ("step", "epoch") and isinstance(value, int | float) and math.isfinite(value):
+                steps, values = series.setdefault(name, ([], []))
+                steps.append(float(record["step"]))
+                values.append(float(value))
+    return series
+
+
+def _panel(name: str, lines: Mapping[str, Line], last_step: float) -> str:
+    ends = [f"{kind} {values[-1]:.3g}".strip() for kind, (_, values) in lines.items()]
+    if len(ends) > 1:
+        ends = [f"<b class=line-{i}>{escape(end)}</b>" for i, end in enumerate(ends, 1)]
+    return (
+        f"<figure class=panel><figcaption><span>{escape(name)}</span><span>{' '.join(ends)}</span></figcaption>"
+        f"{line_chart(lines, last_step=last_step)}</figure>"
+    )
