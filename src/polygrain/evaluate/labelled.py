@@ -1,6 +1,7 @@
 """Features of labelled training and validation images: what every classification protocol starts from."""
 
 import dataclasses
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,8 +65,8 @@ def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings
     counts = torch.bincount(labels[1], minlength=classes)
     facts = {
         "model": describe(opened),
-        "data": str(data),
-        "val": str(val),
+        "data": _named(data),
+        "val": _named(val),
         "n_train": len(labels[0]),
         "n_val": len(labels[1]),
         "classes": classes,
@@ -110,6 +111,10 @@ def preprocessing(size: int, resize: int | None, model: Model) -> dict[str, Any]
         "mean": list(model.normalisation.mean),
         "std": list(model.normalisation.std),
     }
+
+
+def _named(data: Any) -> str:
+    return os.fspath(data) if isinstance(data, str | os.PathLike) else type(data).__name__
 
 
 def describe(model: Model) -> dict[str, Any]:

@@ -38,8 +38,9 @@ class Result:
     def table(self) -> str:
         """Scores in per cent, then the protocol in words."""
         lines = [self.description, "", *_aligned(self._rows()), ""]
-        model = self.facts["model"]
-        lines.append(f"{model['name']} on {self.facts['val']}: {self.facts['n_val']} images, {self.facts['classes']}")
+        facts = self.facts
+        size = f"{facts['n_val']:,} images of {facts['classes']} classes (chance {facts['chance']:.1%})"
+        lines.append(f"{facts['model']['name']} on {facts['val']}: {size}; features of {facts['n_train']:,} images")
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _rows(self) -> list[list[str]]:

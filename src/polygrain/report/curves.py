@@ -35,11 +35,11 @@ def curves(records: Sequence[Record], *, title: str = "How it went", about: str 
     for name, line in series.items():
         group, panel, kind = _place(name)
         groups[group].setdefault(panel, {})[kind] = line
-    body = "".join(
-        f"<h3>{HEADINGS[group]}</h3><div class=panels>{''.join(_panel(n, p, last_step) for n, p in panels.items())}</div>"
-        for group, panels in groups.items()
-        if panels
-    )
+    body = ""
+    for group, panels in groups.items():
+        if panels:
+            figures = "".join(_panel(name, lines, last_step) for name, lines in panels.items())
+            body += f"<h3>{HEADINGS[group]}</h3><div class=panels>{figures}</div>"
     return Section(title, about, body)
 
 
@@ -55,15 +55,13 @@ def _place(name: str) -> tuple[str, str, str]:
 
 
 def _series(records: Sequence[Record]) -> dict[str, Line]:
-    """By key, the finite numbers of the log and the steps they belong to."""
-    series: dict[str, Line] = {}
+    """By key, the finite numbers of the log and their steps; of a step that a resumed run took again, the newer one."""
+    series: dict[str, dict[float, float]] = {}
     for record in records:
         for name, value in record.items():
             if name not in ("step", "epoch") and isinstance(value, int | float) and math.isfinite(value):
-                steps, values = series.setdefault(name, ([], []))
-                steps.append(float(record["step"]))
-                values.append(float(value))
-    return series
+                series.setdefault(name, {})[float(record["step"])] = float(value)
+    return {name: (sorted(points), [points[step] for step in sorted(points)]) for name, points in series.items()}
 
 
 def _panel(name: str, lines: Mapping[str, Line], last_step: float) -> str:

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from polygrain.data.centred import centred
+from polygrain.data.photometric import IMAGENET
+from polygrain.evaluate.features import evaluating, extract
+from polygrain.evaluate.knn import evaluate_knn
+from polygrain.evaluate.pixels import RawPixels
+from polygrain.evaluate.settings import KnnSettings
+from polygrain.parts.encoder import Encoder, EncoderSettings
+from tests.evaluate.fakes import Coloured
+
+
+def bytes_of(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7, 100])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_every_image_is_encoded_once_and_in_order(batch_size, workers):
+    images = Coloured([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10])
+    seen = extract(RawPixels(), images, size=16, batch_size=batch_size, workers=workers)
+    one_by_one = torch.cat(
+        [RawPixels().features(centred(images.decode(i), 16, IMAGENET)[None]).pooled for i in range(11)]
+    )
+    assert seen.positions.tolist() == list(range(11))
+    torch.testing.assert_close(seen.pooled, one_by_one)
+
+
+def test_chosen_positions_come_in_the_order_asked_for():
+    images = Coloured([0, 1, 2, 3, 4])
+    all_of_them = extract(RawPixels(), images, size=16).pooled
+    some = extract(RawPixels(), images, size=16, positions=[4, 1])
+    assert torch.equal(some.pooled, all_of_them[[4, 1]])
+
+
+def test_an_image_that_cannot_be_decoded_is_missing_and_its_replacement_is_not_counted_twice():
+    seen = extract(RawPixels(), Coloured([0, 1, 2, 3], broken_at=(1,)), size=16, patches=True)
+    assert seen.positions.tolist() == [0, 2, 3]
+    assert len(seen.pooled) == len(seen.patches) == 3
+
+
+def test_no_byte_of_the_encoder_changes_and_every_part_keeps_its_mode():
+    encoder = Encoder(EncoderSettings(name="resnet18_64")).train()
+    encoder.model.bn1.eval()
+    before = bytes_of(encoder)
+    extract(encoder, Coloured([0, 1, 2]), size=16)
+    assert all(torch.equal(before[name], tensor) for name, tensor in encoder.state_dict().items())
+    assert encoder.training
+    assert encoder.model.layer1.training
+    assert not encoder.model.bn1.training
+
+
+def test_the_encoder_is_in_evaluation_mode_while_it_encodes():
+    encoder = Encoder(EncoderSettings(name="vit_mini_64", arguments={"depth": 1, "drop_path_rate": 0.9})).train()
+    images = Coloured([0, 1, 2], size=64)
+    first = extract(encoder, images, size=64, patches=True)
+    again = extract(encoder, images, size=64, patches=True)
+    assert torch.equal(first.pooled, again.pooled)
+    assert first.patches.shape == (3, 64, 192)
+    assert first.grid == (8, 8)
+    with evaluating(encoder), torch.no_grad():
+        pixels = torch.stack([centred(images.decode(i), 64, IMAGENET) for i in range(3)])
+        torch.testing.assert_close(first.pooled, encoder.features(pixels).pooled)
+
+
+def test_a_feature_that_is_not_finite_names_its_image():
+    encoder = RawPixels()
+    encoder.std[0] = float("nan")
+    with pytest.raises(ValueError, match="'picture 3'"):
+        extract(encoder, Coloured([0, 1, 2, 3, 4]), size=16, positions=[3, 4])
+
+
+def test_images_are_prepared_as_pillow_does_it():
+    random = np.random.default_rng(0)
+    picture = Image.fromarray(random.integers(0, 256, (20, 26, 3), dtype=np.uint8)).resize((80, 60), Image.BICUBIC)
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    ours = centred(pixels, 28, IMAGENET)  # short side 60 to 32, then the 28 in the middle
+    resized = picture.resize((42, 32), Image.BICUBIC)  # 80 * 32 / 60 = 42.7, cut
+    middle = np.asarray(resized)[2:30, 7:35] / 255
+    expected = (middle - IMAGENET.mean) / IMAGENET.std
+    assert np.abs(ours.permute(1, 2, 0).numpy() - expected).max() < 2.1 / 255 / 0.224
+
+
+def test_raw_pixels_are_pillows_reduced_pixels_without_their_mean():
+    random = np.random.default_rng(0)
+    picture = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pixels = centred(torch.from_numpy(picture).permute(2, 0, 1), 64, IMAGENET)
+    seen = RawPixels(patch_size=8).features(pixels[None])
+    small = picture.reshape(16, 4, 16, 4, 3).mean(axis=(1, 3)).transpose(2, 0, 1).ravel() / 255
+    np.testing.assert_allclose(seen.pooled[0], small - small.mean(), atol=1e-5)
+    assert seen.grid == (8, 8)
+    block = picture[8:16, 16:24].transpose(2, 0, 1).ravel() / 255  # row 1, column 2
+    np.testing.assert_allclose(seen.patches[0, 10], block, atol=1e-5)
+
+
+def test_pixel_knn_on_real_images_is_its_published_floor(real_images):
+    """Imagenette, 250 validation images: 30.0 % with 16x16 pixels made by other code, cosine, k=10, exp(s/0.1)."""
+    folder = real_images / "imagenette"
+    settings = KnnSettings(k=(10,), temperature=0.1, size=224, workers=0)
+    result = evaluate_knn("pixels", str(folder / "train.tar"), str(folder / "val.tar"), settings)
+    assert result.facts["n_val"] == 250
+    assert result.scores["k=10"]["top1"] == pytest.approx(0.300, abs=0.0121)  # three images

@@ -1,0 +1,173 @@
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from polygrain.data.photometric import Normalisation
+from polygrain.evaluate.knn import evaluate_knn
+from polygrain.evaluate.labelled import common_labels
+from polygrain.evaluate.linear import evaluate_linear, linear_probe
+from polygrain.evaluate.models import open_model, weights_sha256
+from polygrain.evaluate.pixels import RawPixels
+from polygrain.evaluate.settings import KnnSettings, LinearSettings
+from polygrain.parts.encoder import Encoder, EncoderSettings
+from polygrain.weights.backbone import save_backbone
+from tests.evaluate.fakes import Coloured
+
+LABELS = np.arange(40) % 8
+
+
+def train_and_val():
+    return Coloured(LABELS, seed=1), Coloured(LABELS, seed=2)
+
+
+def test_knn_tells_colours_apart_and_spells_its_protocol_out():
+    result = evaluate_knn("pixels", *train_and_val(), KnnSettings(k=(1, 5), size=16, workers=0))
+    assert result.scores["k=5"]["top1"] > 0.9
+    spelt = json.loads(result.json())
+    assert spelt["protocol"] == "knn"
+    assert spelt["facts"]["k"] == [1, 5]
+    assert spelt["facts"]["temperature"] == 0.07
+    assert spelt["facts"]["n_train"] == spelt["facts"]["n_val"] == 40
+    assert spelt["facts"]["chance"] == 1 / 8
+    assert {"seed", "versions", "preprocessing", "settings", "model", "features"} <= spelt["facts"].keys()
+
+
+def test_a_k_above_the_number_of_images_is_lowered_and_said():
+    result = evaluate_knn("pixels", *train_and_val(), KnnSettings(k=(5, 100, 200), size=16, workers=0))
+    assert list(result.scores) == ["k=5", "k=40"]
+    assert any("lowered to 40" in note for note in result.notes)
+    assert "lowered to 40" in result.table()
+    assert "40 images of 8 classes (chance 12.5%)" in result.table()
+
+
+def test_top5_is_left_out_where_k_is_below_five():
+    scores = evaluate_knn("pixels", *train_and_val(), KnnSettings(k=(1, 5), size=16, workers=0)).scores
+    assert "top5" not in scores["k=1"]
+    assert "top5" in scores["k=5"]
+
+
+def test_images_without_a_label_are_left_out_and_said():
+    labels = LABELS.copy()
+    labels[:3] = -1
+    result = evaluate_knn("pixels", Coloured(labels), Coloured(LABELS), KnnSettings(k=(5,), size=16, workers=0))
+    assert result.facts["n_train"] == 37
+    assert any("3 training images have no label" in note for note in result.notes)
+
+
+def test_classes_are_matched_by_name_not_by_number():
+    train = Coloured([0, 1, 2, 2], classes=["ant", "bee", "cow"])
+    val = Coloured([0, 1, -1], classes=["bee", "cow"])
+    assert common_labels(train, val)[1].tolist() == [1, 2, -1]
+    with pytest.raises(ValueError, match="'dog'"):
+        common_labels(train, Coloured([0], classes=["dog"]))
+
+
+def test_a_set_without_labels_is_refused():
+    class Unlabelled(Coloured):
+        def labels(self):
+            return None
+
+    with pytest.raises(ValueError, match="--val have no labels"):
+        evaluate_knn("pixels", Coloured(LABELS), Unlabelled(LABELS))
+
+
+def test_linear_probe_tells_colours_apart_and_reports_the_oracle_apart():
+    train = Coloured(np.arange(200) % 8, seed=1)
+    result = evaluate_linear(
+        "pixels", train, Coloured(LABELS, seed=2), LinearSettings(learning_rates=(0.1, 1.0, 10.0), size=16, workers=0)
+    )
+    scores = result.scores["linear"]
+    assert scores["top1"] > 0.9
+    assert scores["top1_oracle"] == max(result.facts["test_top1"].values())
+    assert scores["top1_held_out"] == max(result.facts["held_out_top1"].values())
+    assert result.facts["held_out_top1"][str(result.facts["learning_rate"])] == scores["top1_held_out"]
+    assert json.loads(result.json())["protocol"] == "linear_sweep"
+
+
+def test_test_labels_do_not_choose_the_learning_rate():
+    random = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(100, 6, generator=random), torch.randint(3, (100,), generator=random)
+    arguments = {"classes": 3, "learning_rates": (0.01, 1.0, 20.0), "epochs": 5}
+    chosen = {
+        linear_probe(features[:60], labels[:60], features[60:], truth, **arguments).chosen
+        for truth in (labels[60:], torch.zeros(40, dtype=torch.long), torch.ones(40, dtype=torch.long))
+    }
+    assert len(chosen) == 1
+
+
+def test_held_out_rows_train_nothing():
+    random = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(50, 6, generator=random), torch.randint(3, (50,), generator=random)
+    held = np.random.default_rng(0).permutation(50)[:5]
+    spoilt = labels.clone()
+    spoilt[held] = (spoilt[held] + 1) % 3
+    arguments = {"classes": 3, "learning_rates": (0.5,), "epochs": 5}
+    first = linear_probe(features, labels, features, labels, **arguments)
+    second = linear_probe(features, spoilt, features, labels, **arguments)
+    assert first.test == second.test
+    assert first.held_out != second.held_out
+
+
+def test_too_few_images_to_hold_any_out_are_refused():
+    with pytest.raises(ValueError, match="leaves 0 to choose"):
+        linear_probe(
+            torch.zeros(4, 2), torch.zeros(4).long(), torch.zeros(4, 2), torch.zeros(4).long(), classes=1,
+            learning_rates=(1.0,),
+        )  # fmt: skip
+
+
+def test_the_same_seed_gives_the_same_result():
+    settings = LinearSettings(learning_rates=(0.1, 1.0), epochs=3, size=16, workers=0)
+    first, second = (evaluate_linear("pixels", *train_and_val(), settings) for _ in range(2))
+    assert first == second
+
+
+def test_a_file_is_known_by_its_digest_and_its_weights_by_theirs(tmp_path):
+    encoder = Encoder(EncoderSettings(name="vit_mini_64", arguments={"depth": 1}))
+    grey = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    save_backbone(tmp_path / "backbone.safetensors", encoder, normalisation=grey, extra={"crop_size": 32})
+    from_run, from_file = open_model(tmp_path), open_model(str(tmp_path / "backbone.safetensors"))
+    digest = hashlib.sha256((tmp_path / "backbone.safetensors").read_bytes()).hexdigest()
+    assert from_run.checkpoint_sha256 == from_file.checkpoint_sha256 == digest
+    assert from_run.weights_sha256 == weights_sha256(encoder)
+    assert from_run.normalisation == grey
+    assert from_run.image_size == 32
+    with torch.no_grad():
+        next(encoder.parameters()).view(-1)[0] += 1e-3
+    assert weights_sha256(encoder) != from_run.weights_sha256
+
+
+def test_an_encoder_in_memory_is_a_model_too():
+    result = evaluate_knn(RawPixels(), *train_and_val(), KnnSettings(k=(5,), size=16, workers=0))
+    assert result.facts["model"]["name"] == "RawPixels"
+    assert result.facts["model"]["checkpoint_sha256"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "wrong", "message"),
+    [
+        (KnnSettings, {"k": ()}, r"k is \[\]"),
+        (KnnSettings, {"k": (0,)}, r"k is \[0\]"),
+        (KnnSettings, {"temperature": 0.0}, "temperature is 0.0"),
+        (KnnSettings, {"size": 64, "resize": 32}, "resize is 32"),
+        (KnnSettings, {"batch_size": 0}, "batch_size is 0"),
+        (KnnSettings, {"workers": -1}, "workers is -1"),
+        (LinearSettings, {"held_out": 1.0}, "held_out is 1.0"),
+        (LinearSettings, {"learning_rates": (0.1, 0.0)}, "learning_rates"),
+        (LinearSettings, {"epochs": 0}, "epochs is 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**wrong)
+
+
+def test_settings_import_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = "import sys, polygrain.evaluate.settings; print([m for m in ('torch', 'numpy', 'timm') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
