@@ -4,14 +4,14 @@ import dataclasses
 import difflib
 import re
 import sys
-from argparse import SUPPRESS, Action
+from argparse import SUPPRESS, Action, HelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from polygrain.evaluate.settings import KnnSettings, LinearSettings
 from polygrain.train.settings import PretrainSettings
@@ -22,7 +22,7 @@ PROTOCOLS = {"knn": KnnSettings, "linear": LinearSettings}
 OUR_ERRORS = (ValueError, OSError, FloatingPointError)
 
 
-class Help(DefaultHelpFormatter):  # type: ignore[misc]  # jsonargparse comes without types
+class Help(DefaultHelpFormatter):
     """Options as people type them, with what kind of value they take."""
 
     def _format_action_invocation(self, action: Action) -> str:
@@ -49,7 +49,7 @@ def kind_of(type_name: str | None) -> str:
     return next((kind for name, kind in kinds.items() if type_name.startswith(name)), type_name)
 
 
-class Parser(ArgumentParser):  # type: ignore[misc]
+class Parser(ArgumentParser):
     """Says what is wrong in one line, with the nearest valid name; shows options with hyphens."""
 
     def __init__(self, **arguments: Any) -> None:
@@ -61,8 +61,8 @@ class Parser(ArgumentParser):  # type: ignore[misc]
     def options(self) -> list[str]:
         return [shown(name) for action in self._actions for name in action.option_strings if name.startswith("--")]
 
-    def format_help(self) -> str:
-        return re.sub(r"  --print-config.*?(?=\n  --)", "", str(super().format_help()), flags=re.DOTALL)
+    def format_help(self, formatter: HelpFormatter | None = None) -> str:
+        return re.sub(r"  --print-config.*?(?=\n  --)", "", super().format_help(formatter), flags=re.DOTALL)
 
 
 def shown(option: str) -> str:
@@ -205,7 +205,7 @@ def pretrain_parser(method: str | None) -> Parser:
         usage="polygrain pretrain DATA --out RUN [options]",
         description=f"Train a backbone on unlabelled images. {more}",
     )
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with any of these options.")
+    parser.add_argument("--config", action="config", help="YAML file with any of these options.")
     parser.add_argument("--recipe", type=str, help="A published run, such as mugs-vits16-100ep; implies --scale paper.")
     parser.add_class_arguments(PretrainSettings)
     if method is not None:

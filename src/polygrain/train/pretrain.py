@@ -21,7 +21,6 @@ from polygrain.train.optimizers import clip_gradients, set_schedules
 from polygrain.train.order import Order
 from polygrain.train.probes import Probe
 
-
 ASIDE = ("gauges/", "features/", "probe/")  # records that are not terms of the loss
 
 

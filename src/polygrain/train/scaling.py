@@ -71,35 +71,56 @@ def _encoder(facts: Facts) -> Choice:
     )
 
 
-def choose_method(settings: type, facts: Facts, batch_size: int, epochs: int, patch: int) -> list[Choice]:
+def choose_method(settings: type, facts: Facts, *, batch_size: int, epochs: int, patch: int) -> list[Choice]:
     """Values for those hyperparameters that the method has and that depend on the data."""
-    steps = epochs * (facts.images // batch_size)
-    queue = power_of_two(facts.images / 4, 64, 65536)
-    large = 64 if facts.side <= 112 else 224 if facts.gpu else 128
-    large = max(patch, large // patch * patch)
-    part = max(patch, int(large * 0.45) // patch * patch)
-    momentum = 0.996 ** (batch_size / 512)
-    quickest = 1 - 25 / max(steps, 100)
-    why_momentum = f"0.996 at batch 512 becomes 0.996^({batch_size}/512)"
-    if quickest < momentum:
-        momentum = quickest
-        why_momentum = f"the teacher's memory of 1/(1 - momentum) steps is kept to 1/25 of the {steps} steps"
-    crops = f"images of {facts.side} px" + ("" if facts.gpu or facts.side <= 112 else " on a CPU")
     wanted = [
-        Choice("large_size", large, f"{crops}, a multiple of the patch"),
-        Choice("small_size", part, "a little under half of the large crops, a multiple of the patch"),
-        Choice("small_crops", 10 if facts.gpu else 4, "the papers' ten" if facts.gpu else "fewer on a CPU"),
-        Choice("queue_size", queue, f"a quarter of {facts.images} images, so that negatives are rarely the same image"),
-        Choice("memory_size", queue, "as the queue"),
-        Choice(
-            "prototypes", power_of_two(facts.images / 8, 64, 65536), "an eighth of the images, so that each can be used"
-        ),
-        Choice("momentum", round(momentum, 5), why_momentum),
+        *_crops(facts, patch),
+        *_stores(facts),
+        _momentum(batch_size, epochs * (facts.images // batch_size)),
         Choice("warmup_epochs", max(1, min(10, epochs // 10)), "a tenth of the run, at most 10 epochs"),
-        Choice("temperature_warmup_epochs", max(1, min(30, epochs // 3)), "a third of the run, at most 30 epochs"),
+        Choice("teacher_temperature_epochs", max(1, min(30, epochs // 3)), "a third of the run, at most 30 epochs"),
     ]
+    if not facts.gpu:
+        why = "narrower heads on a CPU"
+        wanted += [Choice("hidden", 512, why), Choice("predictor_hidden", 1024, why)]
+        wanted += [Choice("expander_width", 1024, why), Choice("local_width", 256, why)]
     has = {field.name for field in fields(settings)}
     return [choice for choice in wanted if choice.name in has]
+
+
+def _crops(facts: Facts, patch: int) -> list[Choice]:
+    large = 64 if facts.side <= 112 else 224 if facts.gpu else 128
+    large = max(patch, min(large, 32 if facts.side <= 40 else large) // patch * patch)
+    small = max(patch, int(large * 0.5) // patch * patch)
+    where = f"images of {facts.side} px" + ("" if facts.gpu or facts.side <= 112 else " on a CPU")
+    return [
+        Choice("large_size", large, f"{where}, a multiple of the {patch}-px patch"),
+        Choice("small_size", small, "about half of the large crops, a multiple of the patch"),
+        *([] if facts.gpu else [Choice("small_crops", 4, "fewer than the papers' on a CPU")]),
+    ]
+
+
+def _stores(facts: Facts) -> list[Choice]:
+    queue = power_of_two(facts.images / 4, 64, 65536)
+    return [
+        Choice(
+            "queue_size", queue, f"a quarter of {facts.images:,} images, so that few negatives are the image itself"
+        ),
+        Choice("memory_size", queue, "as the queue"),
+        Choice(
+            "prototypes", power_of_two(facts.images / 8, 64, 65536), "an eighth of the images, so that each has some"
+        ),
+    ]
+
+
+def _momentum(batch_size: int, steps: int) -> Choice:
+    """0.996 is for batch 512; smaller steps need a longer memory, but one that fits the run."""
+    scaled = 0.996 ** (batch_size / 512)
+    longest = 1 - 25 / max(steps, 100)
+    if scaled <= longest:
+        return Choice("momentum", round(scaled, 5), f"0.996 at batch 512 becomes 0.996^({batch_size}/512)")
+    why = f"the teacher averages over 1/(1 - momentum) steps: kept to a twenty-fifth of the {steps:,} steps"
+    return Choice("momentum", round(longest, 5), why)
 
 
 def table(choices: list[Choice]) -> str:

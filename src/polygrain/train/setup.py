@@ -5,15 +5,14 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import yaml
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
-from torch.utils.data import DataLoader
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch.utils.data import DataLoader, Sampler
 
-from polygrain import distributed
 from polygrain.data.batch import Batch
 from polygrain.data.loading import ViewBatches
 from polygrain.data.photometric import Normalisation
@@ -27,7 +26,7 @@ from polygrain.schedules import RunLength, Time
 from polygrain.train import checkpoints
 from polygrain.train.logging import Log
 from polygrain.train.optimizers import build_optimizer
-from polygrain.train.order import Order
+from polygrain.train.order import Key, Order
 from polygrain.train.pretrain import Run, seed_everything, train
 from polygrain.train.probes import Probe
 from polygrain.train.scaling import SMALL, Choice, Facts, choose_method, choose_run, look_at, table
@@ -70,16 +69,23 @@ def pretrain(
     prepare_folder(folder, settings.resume)
     images = open_images(settings.data) if images is None else images
     fabric = launch(settings)
-    say = (lambda line: print(line, file=sys.stderr, flush=True)) if fabric.global_rank == 0 else (lambda line: None)
 
     resolved, values, choices = resolve(settings, method or {}, images, gpu=fabric.device.type == "cuda")
     if choices:
-        say(f"Chosen for {len(images):,} images (say --scale paper, or name a value, to override):\n{table(choices)}")
+        say(
+            fabric,
+            f"Chosen for {len(images):,} images (say --scale paper, or name a value, to override):\n{table(choices)}",
+        )
     run = start(resolved, METHODS[resolved.method](**values), local, images, fabric)
     write_config(folder, resolved, values, local, fabric)
-    say(f"{describe(run.method)}; {len(images):,} images, {run.length.steps:,} steps; run folder {folder}")
+    say(fabric, f"{describe(run.method)}; {len(images):,} images, {run.length.steps:,} steps; run folder {folder}")
     record = train(run)
     return Result(folder, record, run.method)
+
+
+def say(fabric: Fabric, line: str) -> None:
+    if fabric.global_rank == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:
@@ -93,9 +99,10 @@ def prepare_folder(folder: Path, resume: bool) -> None:
             raise ValueError(
                 f"nothing to resume: {folder}/checkpoints holds no checkpoint; leave out --resume to start"
             )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and distributed.rank() == 0:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            raise ValueError(f"output folder {folder} is in use; choose another --out, or --resume to continue its run")
+    elif (
+        folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and os.environ.get("LOCAL_RANK", "0") == "0"
+    ):
+        raise ValueError(f"output folder {folder} is in use; choose another --out, or --resume to continue its run")
     folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -142,7 +149,9 @@ def _method_choices(settings: PretrainSettings, facts: Facts) -> list[Choice]:
     assert settings.batch_size is not None and settings.epochs is not None and settings.encoder is not None
     with torch.device("meta"):
         patch = Encoder(encoder_settings(settings, pretrained=False)).stride
-    return choose_method(METHODS[settings.method], facts, settings.batch_size, settings.epochs, patch)
+    return choose_method(
+        METHODS[settings.method], facts, batch_size=settings.batch_size, epochs=settings.epochs, patch=patch
+    )
 
 
 def encoder_settings(settings: PretrainSettings, pretrained: bool) -> EncoderSettings:
@@ -171,8 +180,7 @@ def start(
         accumulate=settings.accumulate,
     )
     length = Time(step=0, steps_per_epoch=order.steps_per_epoch, epochs=settings.epochs)
-    seed_everything(settings.seed, -1, 0)
-    encoder = Encoder(encoder_settings(settings, pretrained=False))
+    encoder = untrained(settings)
     method = recipe.build(encoder)
     if local is not None and local.weight > 0:
         local.add_to(method)
@@ -180,8 +188,7 @@ def start(
         encoder.check_size(crops.size)
     if settings.start_from is not None:
         report = start_from(settings.start_from, method, allow_missing=settings.allow_missing)
-        if fabric.global_rank == 0:
-            print(report, file=sys.stderr)
+        say(fabric, str(report))
     if fabric.world_size > 1:
         synchronise_batch_norm(method)
     if settings.compile:
@@ -237,6 +244,12 @@ def start(
     )
 
 
+def untrained(settings: PretrainSettings) -> Encoder:
+    """The encoder that a run of these settings begins with; the random stream goes on to its heads."""
+    seed_everything(settings.seed, -1, 0)
+    return Encoder(encoder_settings(settings, pretrained=False))
+
+
 def batches(
     settings: PretrainSettings,
     images: Images,
@@ -251,7 +264,7 @@ def batches(
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = settings.workers if settings.workers is not None else max(0, min(8, cores // fabric.world_size - 1))
     dataset = ViewBatches(images, method.crops, seed=settings.seed, normalisation=normalisation)
-    keys = list(order.batches(start_step, stop_step))
+    keys = Keys(order, start_step, stop_step)
     loader: DataLoader[Batch] = DataLoader(
         dataset,
         batch_sampler=keys,
@@ -264,7 +277,20 @@ def batches(
     return iter(loader)
 
 
-def _same(batch: Batch) -> Batch:
+class Keys(Sampler[list[Key]]):
+    """An order as the batch sampler of a loader."""
+
+    def __init__(self, order: Order, start_step: int, stop_step: int) -> None:
+        self._order, self._start, self._stop = order, start_step, stop_step
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self._order.batches(self._start, self._stop)
+
+    def __len__(self) -> int:
+        return (self._stop - self._start) * self._order.accumulate
+
+
+def _same(batch: Any) -> Any:
     return batch
 
 
@@ -284,7 +310,10 @@ def write_config(
     """The resolved choices, as a file that `--config` reads."""
     if fabric.global_rank != 0:
         return
-    resolved = {**dataclasses.asdict(settings), settings.method: dataclasses.asdict(METHODS[settings.method](**values))}
+    resolved = {
+        **dataclasses.asdict(settings),
+        settings.method: dataclasses.asdict(cast(Any, METHODS[settings.method](**values))),
+    }
     resolved["resume"] = False
     if local is not None and local.weight > 0:
         resolved["local"] = dataclasses.asdict(local)
