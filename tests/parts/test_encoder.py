@@ -171,7 +171,8 @@ def test_gradient_checkpointing_changes_no_gradient():
         torch.testing.assert_close(one.grad, other.grad)
 
 
-@pytest.mark.parametrize(("name", "settings"), [SMALL[0], SMALL[5]])
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings"), [("vit_tiny_patch16_224", {"position": "dino", **tiny_vit()}), SMALL[5]])
 def test_a_compiled_encoder_computes_the_same(name, settings):
     torch._dynamo.reset()
     plain = encoder(name, **settings)

@@ -15,6 +15,7 @@ from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.weights.backbone import load_encoder, open_backbone, save_backbone
 from polygrain.weights.exporting import export
 from polygrain.weights.starting import start_from
+from tests.weights import official
 
 SMALL = [
     EncoderSettings(name="vit_mini_64", arguments={"depth": 1, "drop_path_rate": 0.1}),
@@ -135,6 +136,9 @@ def test_what_is_no_backbone_is_named(tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="was not written by polygrain"):
         load_encoder(tmp_path / "other.safetensors")
+    (tmp_path / "step-00000001.pt").touch()
+    with pytest.raises(ValueError, match="is the state of a whole run; give the run's folder"):
+        load_encoder(tmp_path / "step-00000001.pt")
     with pytest.raises(ValueError, match="nearest names: resnet18"):
         load_encoder("random:resnet188")
 
@@ -147,6 +151,20 @@ def test_the_description_in_a_file_is_plain_json(tmp_path):
     assert described["normalisation"]["mean"] == [0.485, 0.456, 0.406]
     assert described["crop_size"] == 64
     assert described["training"] == {"method": "vicregl"}
+
+
+def test_an_official_file_is_opened_as_the_released_network_it_is_of(tmp_path):
+    state = official.random_vit()
+    torch.save({"teacher": {f"backbone.{key}": value for key, value in state.items()}}, tmp_path / "mugs.pth")
+    encoder = load_encoder(tmp_path / "mugs.pth")
+    with torch.no_grad():
+        expected = official.vit_tokens(state, pixels(96), heads=6)[:, 0]
+        torch.testing.assert_close(encoder.features(pixels(96)).pooled, expected, atol=1e-5, rtol=0)
+    torch.save(official.random_convnext(), tmp_path / "vicregl.pth")
+    assert load_encoder(tmp_path / "vicregl.pth").settings.name == "convnext_small_vicregl"
+    torch.save(official.random_vit(dim=48, depth=2), tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="a vit of width 48, the released ones have 384, 768, 1024"):
+        load_encoder(tmp_path / "other.pth")
 
 
 @pytest.fixture

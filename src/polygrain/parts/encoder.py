@@ -104,7 +104,10 @@ class Encoder(nn.Module):
         return Features(self.model.forward_head(normed, pre_logits=True), patches, tokens.mean(1), grid)
 
     def _map(self, pixels: Tensor) -> Features:
-        normed, (last,) = self.model.forward_intermediates(pixels, indices=1)  # (B, D, rows, columns) each
+        if self.family == "resnet":
+            normed = last = self.model.forward_features(pixels)  # (B, D, rows, columns)
+        else:
+            normed, (last,) = self.model.forward_intermediates(pixels, indices=1)
         patches = last.flatten(2).transpose(1, 2)
         unnormed = patches.mean(1)
         pooled = self.model.forward_head(normed, pre_logits=True)

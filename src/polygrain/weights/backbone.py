@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.parts.encoder import Encoder, EncoderSettings
+from polygrain.weights.importing import fill_encoder, find_backbone
+from polygrain.weights.official import released_encoder
+from polygrain.weights.reading import read_checkpoint
 
 FILE = "backbone.safetensors"
 KEY = "polygrain"
@@ -69,7 +72,7 @@ def read_backbone(path: str | Path) -> Backbone:
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error})") from error
     if described is None:
-        raise ValueError(f"{path} was not written by polygrain; start from official weights with --from, or timm:NAME")
+        raise ValueError(f"{path} was not written by polygrain: it does not say which encoder it is of")
     metadata = json.loads(described)
     encoder = Encoder(EncoderSettings(**metadata["encoder"]))
     load_exactly(encoder.model, tensors, source=str(path))
@@ -98,7 +101,10 @@ def load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
 
 
 def open_backbone(spec: str | Path) -> Backbone:
-    """A backbone by name: a run folder, a file of ours, `timm:NAME` (pretrained) or `random:NAME` (untrained).
+    """A backbone by name.
+
+    A run folder, a file of ours, an official file of Mugs, VICReg or VICRegL (whose teacher it is, if there is one),
+    `timm:NAME` (pretrained) or `random:NAME` (untrained).
 
     Raises:
         ValueError: when there is nothing of that name.
@@ -113,7 +119,9 @@ def open_backbone(spec: str | Path) -> Backbone:
         path = path / FILE
     if not path.is_file():
         raise ValueError(f"{spec!s} is neither a run folder nor a file; other encoders are timm:NAME and random:NAME")
-    return read_backbone(path)
+    if path.suffix == ".pt":
+        raise ValueError(f"{path} is the state of a whole run; give the run's folder, or its {FILE}")
+    return _from_official(path) if path.suffix == ".pth" else read_backbone(path)
 
 
 def load_encoder(spec: str | Path) -> Encoder:
@@ -127,6 +135,14 @@ def _from_timm(encoder: Encoder) -> Backbone:
     return Backbone(
         encoder, normalisation_of(config["mean"], config["std"]) if trained else IMAGENET, encoder.image_size, {}
     )
+
+
+def _from_official(path: Path) -> Backbone:
+    tensors = read_checkpoint(path)
+    home = find_backbone(tensors, "auto", "teacher", str(path))
+    encoder = Encoder(released_encoder(tensors, home, str(path))).eval()
+    fill_encoder(tensors, str(path), encoder)
+    return Backbone(encoder, IMAGENET, encoder.image_size, {})
 
 
 def normalisation_of(mean: Any, std: Any) -> Normalisation:
