@@ -30,7 +30,7 @@ def info_nce(predictions: Tensor, targets: Tensor, negatives: Tensor, weights: T
     views, images, _ = predictions.shape
     with torch.autocast(predictions.device.type, enabled=False):
         predictions, targets = predictions.float(), targets.detach().float()
-        against, closest = logsumexp_of_products(predictions.flatten(0, 1), negatives.detach(), 1 / temperature)
+        against, closest = logsumexp_of_products(predictions.flatten(0, 1), negatives, 1 / temperature)
         positive = torch.einsum("vbd,tbd->tvb", predictions, targets) / temperature
         loss = torch.logaddexp(positive, against.view(views, images)) - positive  # (T, V, B)
         right = (positive > closest.view(views, images)).float()

@@ -1,73 +1,73 @@
-"""Log-sum-exp of the products of many vectors, without ever holding the matrix of products."""
+"""Sums over many rows, taken chunk by chunk, so that no matrix of (queries, rows) is ever held."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-CHUNK = 4096  # rows taken at a time: their products with the queries of a step stay in cache
+CHUNK = 4096  # rows at a time: their products with the queries of a step stay in cache
+
+
+class LogSumExp:
+    """log sum_j exp(query . row_j) for R queries, while chunks of rows come by, as FlashAttention does it.
+
+    Holds the running maximum and sum, and the softmax-weighted mean of the rows, which is the gradient of the
+    result by the query (arXiv:2205.14135, alg. 1).
+    """
+
+    def __init__(self, queries: Tensor) -> None:
+        self.queries = queries  # (R, D)
+        self.highest = queries.new_full((queries.shape[0], 1), -torch.inf)
+        self.total = torch.zeros_like(self.highest)  # sum_j exp(x_j - highest)
+        self.weighted = torch.zeros_like(queries)  # sum_j exp(x_j - highest) row_j
+
+    def add(self, rows: Tensor) -> None:
+        products = self.queries @ rows.T  # (R, chunk)
+        highest = torch.maximum(self.highest, products.amax(1, keepdim=True))
+        shrink = (self.highest - highest).exp_()
+        products.sub_(highest).exp_()
+        self.total.mul_(shrink).add_(products.sum(1, keepdim=True))
+        self.weighted.mul_(shrink).addmm_(products, rows)
+        self.highest = highest
+
+    def value(self) -> Tensor:
+        """(R,)"""
+        return (self.total.log() + self.highest).squeeze(1)
+
+    def mean(self) -> Tensor:
+        """(R, D) softmax-weighted mean of the rows."""
+        return self.weighted / self.total
 
 
 class _LogSumExpOfProducts(torch.autograd.Function):
-    """Running maximum, sum and weighted mean over chunks of rows, as in FlashAttention (arXiv:2205.14135, alg. 1).
-
-    d lse / d query = scale * sum_j softmax_j row_j, which is what attention over the rows would return, is
-    accumulated along the way and needs (R, D). d lse / d row needs the softmax again, so backward recomputes it.
-    """
-
     @staticmethod
     def forward(ctx: Any, queries: Tensor, rows: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-        wants_queries, wants_rows = ctx.needs_input_grad[:2]
-        highest = queries.new_full((queries.shape[0], 1), -torch.inf)
-        total = torch.zeros_like(highest)
-        mean = torch.zeros_like(queries) if wants_queries else None  # sum_j exp(x_j - highest) row_j
-        scaled = queries * scale
+        running = LogSumExp(queries * scale)
         for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
-            products = scaled @ chunk.T  # (R, chunk)
-            raised = torch.maximum(highest, products.amax(1, keepdim=True))
-            shrink = (highest - raised).exp_()
-            products.sub_(raised).exp_()
-            total.mul_(shrink).add_(products.sum(1, keepdim=True))
-            if mean is not None:
-                mean.mul_(shrink).addmm_(products, chunk)
-            highest = raised
-        lse = total.log().add_(highest)
-        if mean is not None:
-            mean.mul_(scale / total)
-        ctx.scale = scale
-        ctx.save_for_backward(mean, lse, *((queries, rows) if wants_rows else (None, None)))
+            running.add(rows[start : start + CHUNK])
+        highest = running.highest.squeeze(1)
+        ctx.save_for_backward(running.mean().mul_(scale))
         ctx.mark_non_differentiable(highest)
-        return lse.squeeze(1), highest.squeeze(1)
+        return running.value(), highest
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        gradient = gradients[0][:, None]  # (R, 1)
-        mean, lse, queries, rows = ctx.saved_tensors
-        to_rows = None
-        if rows is not None:
-            to_rows = torch.empty_like(rows)
-            scaled, weighted = queries * ctx.scale, queries * (gradient * ctx.scale)
-            for start in range(0, len(rows), CHUNK):
-                chunk = rows[start : start + CHUNK]
-                softmax = (scaled @ chunk.T).sub_(lse).exp_()  # (R, chunk)
-                torch.mm(softmax.T, weighted, out=to_rows[start : start + CHUNK])
-        return None if mean is None else mean * gradient, to_rows, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * gradients[0][:, None], None, None
 
 
 def logsumexp_of_products(queries: Tensor, rows: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """For each query log sum_j exp(scale query . row_j), and the highest scale query . row_j.
+    """For each query log sum_j exp(scale query . row_j), and the highest scale query . row_j, which has no gradient.
 
-    Equal to `torch.logsumexp(scale * queries @ rows.T, 1)`, but memory is (R, D) instead of several (R, K).
-    Both inputs get gradients where they ask for them; the maximum has none. float32, autocast or not.
+    Equal to `torch.logsumexp(scale * queries @ rows.T, 1)`, but with (R, D) in memory instead of several (R, K), and
+    no gradient for the rows.
 
     Args:
-        queries: (R, D).
-        rows: (K, D).
+        queries: (R, D) float32.
+        rows: (K, D) float32.
 
     Returns:
         (R,) and (R,).
     """
-    with torch.autocast(queries.device.type, enabled=False):
-        lse, highest = _LogSumExpOfProducts.apply(queries.float(), rows.float(), scale)
+    lse, highest = _LogSumExpOfProducts.apply(queries, rows.detach(), scale)
     return lse, highest

@@ -72,7 +72,8 @@ class GroupDiscrimination(Objective):
         weights = pair_weights(len(teacher), len(student), self.large_views)
         loss = prototype_distillation(
             _project(self.projector.student, student),
-            self.prototypes.student.rows(),
+            self.prototypes.student.weight_v,
+            self.prototypes.student.weight_g,
             targets,
             weights,
             self.student_temperature,

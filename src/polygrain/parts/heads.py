@@ -60,11 +60,7 @@ class Prototypes(nn.Module):
         self.weight_v = nn.Parameter(nn.Linear(dim, count, bias=False).weight.detach().clone())  # (K, D)
         self.weight_g = nn.Parameter(torch.ones(count, 1), requires_grad=not fixed_norm)  # (K, 1)
 
-    def rows(self) -> Tensor:
-        """(K, D) the prototypes themselves."""
-        lengths: Tensor = torch.linalg.vector_norm(self.weight_v, dim=1, keepdim=True)  # (K, 1)
-        return self.weight_v * (self.weight_g / lengths)
-
     def forward(self, vectors: Tensor) -> Tensor:
         """(..., D) to logits (..., K)."""
-        return F.linear(vectors, self.rows())
+        lengths: Tensor = torch.linalg.vector_norm(self.weight_v, dim=1, keepdim=True)  # (K, 1)
+        return F.linear(vectors, self.weight_v) * (self.weight_g / lengths).T  # far fewer logits than weights
