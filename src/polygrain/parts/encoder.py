@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import timm
-import torch
 from timm.layers.classifier import ClassifierHead
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import ResNet
@@ -97,21 +96,23 @@ class Encoder(nn.Module):
         normed, (last,) = self.model.forward_intermediates(
             pixels, indices=1, return_prefix_tokens=True, output_fmt="NLC"
         )
-        tokens = torch.cat([last[1], last[0]], dim=1) if isinstance(last, tuple) else last  # (B, P + N, D)
+        parts = last if isinstance(last, tuple) else (last,)  # patches, then prefix tokens if any
+        unnormed = sum(part.sum(1) for part in parts) / normed.shape[1]
         patches = normed[:, self.model.num_prefix_tokens :]
         if isinstance(self.model.norm, nn.Identity):  # timm norms after pooling
             patches = self.final_norm(patches)
-        return Features(self.model.forward_head(normed, pre_logits=True), patches, tokens.mean(1), grid)
+        return Features(self.model.forward_head(normed, pre_logits=True), patches, unnormed, grid)
 
     def _map(self, pixels: Tensor) -> Features:
         if self.family == "resnet":
             normed = last = self.model.forward_features(pixels)  # (B, D, rows, columns)
         else:
             normed, (last,) = self.model.forward_intermediates(pixels, indices=1)
-        patches = last.flatten(2).transpose(1, 2)
-        unnormed = patches.mean(1)
+        patches = normed.flatten(2).transpose(1, 2)
+        if self.family == "convnext" and isinstance(self.model.norm_pre, nn.Identity):  # timm norms after pooling
+            patches = self.final_norm(patches)
         pooled = self.model.forward_head(normed, pre_logits=True)
-        return Features(pooled, self.final_norm(patches), unnormed, (last.shape[2], last.shape[3]))
+        return Features(pooled, patches, last.mean((2, 3)), (last.shape[2], last.shape[3]))
 
     def final_norm(self, vectors: Tensor) -> Tensor:
         """The backbone's last norm, over the last axis of (..., D); a ResNet has none."""
