@@ -71,9 +71,18 @@ def test_working_in_chunks_changes_neither_value_nor_gradient(monkeypatch: pytes
         return [*(t.detach() for t in terms), rows.grad]
 
     whole = run()
-    monkeypatch.setattr(vicreg, "CHUNK", 200)  # 2 slots at a time
+    monkeypatch.setattr(vicreg, "CHUNK", {"cpu": 200})  # 2 slots at a time
     for one, other in zip(whole, run(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_rows_in_another_memory_order_have_the_same_gradient() -> None:
+    plain = random_rows(6, 3, 4).requires_grad_()
+    permuted = plain.detach().permute(2, 0, 1).contiguous().permute(1, 2, 0).requires_grad_()
+    assert not permuted.is_contiguous()
+    for rows in (plain, permuted):
+        torch.stack([*spread(rows), invariance(rows, rows.detach() ** 2)]).sum().backward()
+    torch.testing.assert_close(permuted.grad, plain.grad)
 
 
 def test_half_precision_rows_are_judged_in_full_precision_under_autocast() -> None:

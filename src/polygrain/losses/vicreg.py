@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 EPSILON = 1e-4  # added to the variance inside the square root
-CHUNK = 2**22  # elements that one step over the slots may hold
+CHUNK = {"cpu": 2**20}  # elements that one step over the slots may hold: near the size of a cache
+CHUNK_ELSEWHERE = 2**24
 
 
 class Spread(NamedTuple):
@@ -37,9 +38,9 @@ def invariance(
         x_slots, y_slots: (N, M) long, which of the P and Q vectors of each image to compare; None for all.
         weights: (M,) of the slots, each of which counts with its mean over images and dimensions; None for 1 / M.
     """
-    x_slots, y_slots = _all_if_none(x, x_slots), _all_if_none(y, y_slots)
+    x_places, y_places = _places(x, x_slots), _places(y, y_slots)
     x, y = full_precision(x), full_precision(y)
-    value: Tensor = _Invariance.apply(x, y, x_slots, y_slots, _equal_if_none(x, x_slots, weights))
+    value: Tensor = _Invariance.apply(x, y, x_places, y_places, _equal_if_none(x, x_places, weights))
     return value
 
 
@@ -56,9 +57,9 @@ def spread(rows: Tensor, slots: Tensor | None = None, weights: Tensor | None = N
     """
     if len(rows) < 2:
         raise ValueError(f"variance and covariance need at least 2 images in a batch; got {len(rows)}")
-    slots = _all_if_none(rows, slots)
+    places = _places(rows, slots)
     rows = full_precision(rows)
-    return Spread(*_Spread.apply(rows, slots, _equal_if_none(rows, slots, weights)))
+    return Spread(*_Spread.apply(rows, places, _equal_if_none(rows, places, weights)))
 
 
 def mean_invariance(views: Sequence[Tensor]) -> Tensor:
@@ -81,25 +82,25 @@ def mean_spread(views: Sequence[Tensor]) -> Spread:
 
 class _Invariance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, x_slots: Tensor, y_slots: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(x, y, x_slots, y_slots, weights)
+    def forward(ctx: Any, x: Tensor, y: Tensor, x_places: Tensor, y_places: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, y, x_places, y_places, weights)
         total = x.new_zeros(())
-        for part in _chunks(x, x_slots):
-            difference = _take(x, x_slots[:, part]) - _take(y, y_slots[:, part])
-            total += (difference.square_().mean((0, 2)) * weights[part]).sum()
+        for part in _chunks(x, x_places):
+            difference = _take(x, x_places[part]) - _take(y, y_places[part])
+            total += (difference.square_().mean((1, 2)) * weights[part]).sum()
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        x, y, x_slots, y_slots, weights = ctx.saved_tensors
-        x_gradient, y_gradient = torch.zeros_like(x), torch.zeros_like(y)
+        x, y, x_places, y_places, weights = ctx.saved_tensors
+        x_gradient, y_gradient = x.new_zeros(x.shape), y.new_zeros(y.shape)
         scale = weights * gradients[0] * (2 / (len(x) * x.shape[2]))  # (M,)
-        for part in _chunks(x, x_slots):
-            difference = _take(x, x_slots[:, part]) - _take(y, y_slots[:, part])
-            difference *= scale[part, None]
-            _give(x_gradient, x_slots[:, part], difference)
-            _give(y_gradient, y_slots[:, part], difference.neg_())
+        for part in _chunks(x, x_places):
+            difference = _take(x, x_places[part]) - _take(y, y_places[part])
+            difference *= scale[part, None, None]
+            _give(x_gradient, x_places[part], difference)
+            _give(y_gradient, y_places[part], difference.neg_())
         return x_gradient, y_gradient, None, None, None
 
 
@@ -111,13 +112,13 @@ class _Spread(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, slots: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(rows, slots, weights)
+    def forward(ctx: Any, rows: Tensor, places: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(rows, places, weights)
         hinge, energy = rows.new_zeros(()), rows.new_zeros(())
         with torch.autocast(rows.device.type, enabled=False):
-            for part in _chunks(rows, slots):
-                x, variance = _centred(rows, slots[:, part])
-                product = _product(x).div_(len(x) - 1)
+            for part in _chunks(rows, places):
+                x, variance = _centred(rows, places[part])
+                product = _product(x).div_(len(rows) - 1)
                 off_diagonal = product.square_().sum((1, 2)) - variance.square().sum(1)  # (M,)
                 hinge += ((1 - (variance + EPSILON).sqrt()).relu_().sum(1) * weights[part]).sum()
                 energy += (off_diagonal * weights[part]).sum()
@@ -126,64 +127,63 @@ class _Spread(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        rows, slots, weights = ctx.saved_tensors
-        gradient = torch.zeros_like(rows)
+        rows, places, weights = ctx.saved_tensors
+        gradient = rows.new_zeros(rows.shape)
         scale = weights[:, None] / (rows.shape[2] * (len(rows) - 1))  # (M, 1)
         for_hinge, for_energy = gradients[0] * scale, gradients[1] * 4 * scale
         with torch.autocast(rows.device.type, enabled=False):
-            for part in _chunks(rows, slots):
-                x, variance = _centred(rows, slots[:, part])
+            for part in _chunks(rows, places):
+                x, variance = _centred(rows, places[part])
                 std = (variance + EPSILON).sqrt()
                 # d hinge / dX = -X / ((N - 1) s) where s < 1; d energy / dX = 4 (XC - X diag v) / (N - 1)
                 factor = -for_energy[part] * variance - for_hinge[part] * (std < 1) / std  # (M, D)
-                given = _times(_product(x).mul_(for_energy[part, None] / (len(x) - 1)), x)
-                _give(gradient, slots[:, part], given.addcmul_(x, factor))
+                product = _product(x).mul_(for_energy[part, None] / (len(rows) - 1))
+                _give(gradient, places[part], _times(product, x).addcmul_(x, factor[:, None]))
         return gradient, None, None
 
 
-def _centred(rows: Tensor, slots: Tensor) -> tuple[Tensor, Tensor]:
-    """The chosen rows less their mean over images (N, M, D), and their unbiased variance (M, D)."""
-    x = _take(rows, slots)
-    x -= x.mean(0)
-    return x, x.square().sum(0) / (len(x) - 1)
+def _centred(rows: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The chosen rows less their mean over images (M, N, D), and their unbiased variance (M, D)."""
+    x = _take(rows, places)
+    x -= x.mean(1, keepdim=True)
+    return x, x.square().sum(1) / (len(rows) - 1)
 
 
 def _product(x: Tensor) -> Tensor:
-    """(N, M, D) to XX' (M, N, N) or X'X (M, D, D), whichever is smaller."""
-    by_slot = x.transpose(0, 1)  # (M, N, D)
-    if x.shape[0] < x.shape[2]:
-        return by_slot @ by_slot.mT
-    return by_slot.mT @ by_slot
+    """(M, N, D) to XX' (M, N, N) or X'X (M, D, D), whichever is smaller."""
+    return x @ x.mT if x.shape[1] < x.shape[2] else x.mT @ x
 
 
 def _times(product: Tensor, x: Tensor) -> Tensor:
-    """XX'X of every slot, (N, M, D), from what `_product` gave."""
-    by_slot = x.transpose(0, 1)
-    result = product @ by_slot if x.shape[0] < x.shape[2] else by_slot @ product
-    return result.transpose(0, 1)
+    """XX'X of every slot, (M, N, D), from what `_product` gave."""
+    return product @ x if x.shape[1] < x.shape[2] else x @ product
 
 
-def _all_if_none(rows: Tensor, slots: Tensor | None) -> Tensor:
-    if slots is not None:
-        return slots
-    return torch.arange(rows.shape[1], device=rows.device).expand(len(rows), -1)
+def _places(rows: Tensor, slots: Tensor | None) -> Tensor:
+    """Row numbers (M, N) in the (N P, D) matrix of all rows, of the slots (N, M) or of all P."""
+    images, patches, _ = rows.shape
+    if slots is None:
+        slots = torch.arange(patches, device=rows.device).expand(images, -1)
+    first = torch.arange(0, images * patches, patches, device=rows.device)  # (N,)
+    return (slots + first[:, None]).T.contiguous()
 
 
-def _equal_if_none(rows: Tensor, slots: Tensor, weights: Tensor | None) -> Tensor:
-    return rows.new_full((slots.shape[1],), 1 / slots.shape[1]) if weights is None else weights.to(rows.dtype)
+def _equal_if_none(rows: Tensor, places: Tensor, weights: Tensor | None) -> Tensor:
+    return rows.new_full((len(places),), 1 / len(places)) if weights is None else weights.to(rows.dtype)
 
 
-def _take(rows: Tensor, slots: Tensor) -> Tensor:
-    return rows.gather(1, slots[..., None].expand(-1, -1, rows.shape[2]))  # (N, M, D)
+def _take(rows: Tensor, places: Tensor) -> Tensor:
+    return rows.flatten(0, 1).index_select(0, places.flatten()).view(*places.shape, -1)  # (M, N, D)
 
 
-def _give(gradient: Tensor, slots: Tensor, given: Tensor) -> None:
-    gradient.scatter_add_(1, slots[..., None].expand(-1, -1, gradient.shape[2]), given)
+def _give(gradient: Tensor, places: Tensor, given: Tensor) -> None:
+    gradient.view(-1, gradient.shape[2]).index_add_(0, places.flatten(), given.flatten(0, 1))
 
 
-def _chunks(rows: Tensor, slots: Tensor) -> Iterator[slice]:
-    """Ranges of slots few enough that their rows and products stay within `CHUNK` elements."""
+def _chunks(rows: Tensor, places: Tensor) -> Iterator[slice]:
+    """Ranges of slots few enough that their rows and products stay within the device's number of elements."""
     images, _, dim = rows.shape
-    step = max(1, CHUNK // (images * dim + min(images, dim) ** 2))
-    for start in range(0, slots.shape[1], step):
+    elements = CHUNK.get(rows.device.type, CHUNK_ELSEWHERE)
+    step = max(1, elements // (images * dim + min(images, dim) ** 2))
+    for start in range(0, len(places), step):
         yield slice(start, start + step)
