@@ -195,3 +195,11 @@ def test_a_backbone_of_another_shape_is_refused(tmp_path):
     save_backbone(tmp_path / "backbone.safetensors", encoder(embed_dim=64), normalisation=IMAGENET)
     with pytest.raises(ValueError, match=r"cls_token is \(1, 1, 64\), not \(1, 1, 32\), .* and \d+ more"):
         start_from(tmp_path, TOY.build(encoder()))
+
+
+def test_mugs_vit_small_has_as_many_tensors_and_numbers_as_the_official_student_and_teacher():
+    with torch.device("meta"):
+        method = Mugs().build(Encoder(EncoderSettings(name="vit_small_patch16_224", position="dino")))
+    for side, tensors, numbers in (("student", 180, 60_996_608), ("teacher", 176, 56_802_304)):
+        own = [value for key, value in method.named_parameters() if (".teacher." in key) == (side == "teacher")]
+        assert (len(own), sum(value.numel() for value in own)) == (tensors, numbers)
