@@ -125,6 +125,15 @@ def test_the_same_seed_gives_the_same_result():
     assert first == second
 
 
+def test_an_untrained_encoder_follows_the_seed():
+    def digest(seed):
+        settings = KnnSettings(k=(5,), workers=0, seed=seed)
+        train, val = Coloured(LABELS[:8], size=64), Coloured(LABELS[:8], size=64, seed=1)
+        return evaluate_knn("random:vit_mini_64", train, val, settings).facts["model"]["weights_sha256"]
+
+    assert digest(0) == digest(0) != digest(1)
+
+
 def test_a_file_is_known_by_its_digest_and_its_weights_by_theirs(tmp_path):
     encoder = Encoder(EncoderSettings(name="vit_mini_64", arguments={"depth": 1}))
     grey = Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -138,6 +147,16 @@ def test_a_file_is_known_by_its_digest_and_its_weights_by_theirs(tmp_path):
     with torch.no_grad():
         next(encoder.parameters()).view(-1)[0] += 1e-3
     assert weights_sha256(encoder) != from_run.weights_sha256
+
+
+def test_sizes_and_names_that_cannot_be_are_refused():
+    encoder = Encoder(EncoderSettings(name="vit_mini_64", arguments={"depth": 1}))
+    with pytest.raises(ValueError, match="60 px does not divide"):
+        evaluate_knn(encoder, *train_and_val(), KnnSettings(size=60))
+    with pytest.raises(ValueError, match="not 12 px"):
+        evaluate_knn("pixels", *train_and_val(), KnnSettings(size=12))
+    with pytest.raises(ValueError, match="did you mean 'pixels'"):
+        evaluate_knn("pixel", *train_and_val())
 
 
 def test_an_encoder_in_memory_is_a_model_too():

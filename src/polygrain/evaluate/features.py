@@ -74,8 +74,9 @@ def extract(
         patches: keep the patch vectors too.
 
     Raises:
-        ValueError: when a feature is not finite; names the image.
+        ValueError: when the encoder cannot take crops of that size, or a feature is not finite; names the image.
     """
+    encoder.check_size(size)
     chosen = np.arange(len(images)) if positions is None else np.asarray(positions)
     views = CentredViews(images, chosen, size, resize, normalisation)
     workers = default_workers() if workers is None else workers

@@ -16,7 +16,7 @@ def evaluate_knn(model: Any, data: Any, val: Any, settings: KnnSettings | None =
     """Classifies the images of `val` by the votes of their nearest neighbours in `data`.
 
     Args:
-        model: a run, a file, "timm:NAME", "random:NAME", "pixels", or an encoder.
+        model: a run, a backbone file, "timm:NAME", "random:NAME", "pixels", or an encoder.
         data: labelled training images: a folder, shards, or a map-style dataset.
 
     Raises:

@@ -17,7 +17,7 @@ from polygrain.evaluate.settings import FeatureSettings
 
 
 class Labelled(NamedTuple):
-    """Frozen features with their classes, and the facts of how they came about."""
+    """Frozen features with their classes, on the device of the evaluation, and the facts of how they came about."""
 
     train: Tensor  # (N, D)
     train_labels: Tensor  # (N,) long
@@ -37,10 +37,13 @@ def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings
     Raises:
         ValueError: when a set has no labels, or `val` has a class that `data` has not.
     """
-    opened = open_model(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)  # of the weights of an untrained encoder
+        opened = open_model(model)
     size = settings.size or opened.image_size
     train_images, val_images = open_images(data), open_images(val)
     train_labels, val_labels = common_labels(train_images, val_images)
+    device = pick_device(settings.device)
     features, labels, notes = [], [], []
     for name, images, found in (("training", train_images, train_labels), ("validation", val_images, val_labels)):
         positions = np.flatnonzero(found >= 0)
@@ -53,10 +56,10 @@ def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings
             positions=positions,
             batch_size=settings.batch_size,
             workers=settings.workers,
-            device=pick_device(settings.device),
+            device=device,
         )
-        features.append(seen.pooled)
-        labels.append(torch.from_numpy(found)[seen.positions])
+        features.append(seen.pooled.to(device))
+        labels.append(torch.from_numpy(found)[seen.positions].to(device))
         if len(positions) < len(images):
             notes.append(f"{len(images) - len(positions)} {name} images have no label and are left out")
         if len(seen.positions) < len(positions):

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from polygrain.evaluate.labelled import labelled_features
 from polygrain.evaluate.metrics import Scores, classification_scores
-from polygrain.evaluate.models import pick_device
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.settings import LinearSettings
 from polygrain.evaluate.sweep import Heads, train_heads
@@ -28,7 +27,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
     """Trains linear classifiers on features of `data` and tests one of them on `val`.
 
     Args:
-        model: a run, a file, "timm:NAME", "random:NAME", "pixels", or an encoder.
+        model: a run, a backbone file, "timm:NAME", "random:NAME", "pixels", or an encoder.
         data: labelled training images: a folder, shards, or a map-style dataset.
 
     Raises:
@@ -36,12 +35,11 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
     """
     settings = settings or LinearSettings()
     seen = labelled_features(model, data, val, settings)
-    device = pick_device(settings.device)
     probed = linear_probe(
-        seen.train.to(device),
-        seen.train_labels.to(device),
-        seen.val.to(device),
-        seen.val_labels.to(device),
+        seen.train,
+        seen.train_labels,
+        seen.val,
+        seen.val_labels,
         classes=seen.classes,
         learning_rates=settings.learning_rates,
         epochs=settings.epochs,

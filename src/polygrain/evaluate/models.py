@@ -1,5 +1,6 @@
 """Whatever a person hands in as a model, opened for evaluation."""
 
+import difflib
 import hashlib
 import os
 from pathlib import Path
@@ -31,8 +32,9 @@ def open_model(model: str | os.PathLike[str] | Encoder | RawPixels) -> Model:
     """Opens a model.
 
     Args:
-        model: a run folder, a file of ours, "timm:NAME" (pretrained), "random:NAME" (untrained), "pixels" (the
-            baseline without a network), or an encoder, which is taken to want ImageNet's normalisation.
+        model: what `open_backbone` takes (a run folder, a backbone file, "timm:NAME" for pretrained weights, "random:NAME"
+            for none), "pixels" (the baseline without a network), or an encoder, which is taken to want ImageNet's
+            normalisation.
 
     Raises:
         ValueError: when there is nothing of that name.
@@ -42,6 +44,8 @@ def open_model(model: str | os.PathLike[str] | Encoder | RawPixels) -> Model:
     name = os.fspath(model)
     if name == PIXELS:
         return open_model(RawPixels())._replace(name="raw pixels")
+    if not Path(name).exists() and difflib.get_close_matches(name, [PIXELS]):
+        raise ValueError(f"no model {name!r}; did you mean {PIXELS!r}?")
     backbone = open_backbone(name)
     file = Path(name) / FILE if Path(name).is_dir() else Path(name)
     digest = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None

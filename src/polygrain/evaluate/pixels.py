@@ -34,3 +34,12 @@ class RawPixels(nn.Module):
         pooled = small - small.mean(dim=1, keepdim=True)
         patches = F.unfold(image, self.stride, stride=self.stride).transpose(1, 2)
         return Features(pooled, patches, pooled, (image.shape[2] // self.stride, image.shape[3] // self.stride))
+
+    def check_size(self, size: int) -> None:
+        """Whether pictures of this size can be reduced to 16x16 pixels and cut into patches.
+
+        Raises:
+            ValueError: when they cannot.
+        """
+        if size < SIDE or size % self.stride:
+            raise ValueError(f"raw pixels need a crop of {SIDE} px or more that {self.stride} divides, not {size} px")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -37,7 +38,7 @@ class Result:
 
     def table(self) -> str:
         """Scores in per cent, then the protocol in words."""
-        lines = [self.description, "", *_aligned(self._rows()), ""]
+        lines = [*textwrap.wrap(self.description, 100), "", *_aligned(self._rows()), ""]
         facts = self.facts
         size = f"{facts['n_val']:,} images of {facts['classes']} classes (chance {facts['chance']:.1%})"
         lines.append(f"{facts['model']['name']} on {facts['val']}: {size}; features of {facts['n_train']:,} images")

@@ -47,7 +47,7 @@ def segmentation_probe(
         weight_decay=weight_decay,
         seed=seed,
     )
-    confusion = torch.zeros(classes, classes, dtype=torch.long)
+    confusion = torch.zeros(classes, classes, dtype=torch.long, device=val.masks.device)
     for patches, masks in zip(torch.split(val.patches, batch_size), torch.split(val.masks, batch_size), strict=True):
         predicted = segment(head, patches, val.grid, (masks.shape[-2], masks.shape[-1]))
         confusion += confusion_matrix(predicted, masks, classes, ignore=ignore)
@@ -74,7 +74,7 @@ def train_segmentation_head(
     linear = nn.Linear(train.patches.shape[2], classes)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
-    head = nn.Sequential(nn.BatchNorm1d(train.patches.shape[2]), linear)
+    head = nn.Sequential(nn.BatchNorm1d(train.patches.shape[2]), linear).to(train.patches.device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for rows in itertools.islice(shuffled(len(shares), batch_size, seed), steps):
