@@ -54,7 +54,7 @@ def test_numbers_mark_the_best_of_each_column():
 
 def test_curves_draw_every_number_of_the_log_once(tmp_path):
     records = [
-        {"step": 1, "epoch": 0.1, "loss": 3.0, "instance/info_nce": 2.0, "lr": 0.1, "name": "text"},
+        {"step": 1, "epoch": 0.1, "instance/info_nce": 2.0, "loss": 3.0, "lr": 0.1, "name": "text"},
         {"step": 2, "epoch": 0.2, "loss": "nan", "features/pooled_spread": 0.5, "features/patches_spread": 0.25},
         {"step": 3, "probe/knn20_top1": 0.125, "gauges/group/teacher_entropy": 1.5},
     ]

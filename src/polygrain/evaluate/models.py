@@ -32,9 +32,9 @@ def open_model(model: str | os.PathLike[str] | Encoder | RawPixels) -> Model:
     """Opens a model.
 
     Args:
-        model: what `open_backbone` takes (a run folder, a backbone file, "timm:NAME" for pretrained weights, "random:NAME"
-            for none), "pixels" (the baseline without a network), or an encoder, which is taken to want ImageNet's
-            normalisation.
+        model: what `open_backbone` takes (a run folder, a backbone file, "timm:NAME" for pretrained weights,
+            "random:NAME" for none), "pixels" (the baseline without a network), or an encoder, which is taken to
+            want ImageNet's normalisation.
 
     Raises:
         ValueError: when there is nothing of that name.

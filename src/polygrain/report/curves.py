@@ -32,7 +32,7 @@ def curves(records: Sequence[Record], *, title: str = "How it went", about: str 
     groups: dict[str, dict[str, dict[str, Line]]] = {group: {} for group in HEADINGS}
     series = _series(records)
     last_step = max(steps[-1] for steps, _ in series.values())
-    for name, line in series.items():
+    for name, line in sorted(series.items(), key=lambda item: item[0] != "loss"):  # the loss first
         group, panel, kind = _place(name)
         groups[group].setdefault(panel, {})[kind] = line
     body = ""

@@ -51,7 +51,8 @@ def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, 
         axes = figure.add_subplot()
         for (steps, values), colour in zip(lines.values(), SERIES, strict=False):
             smooth = len(values) >= SMOOTH_FROM
-            axes.plot(steps, values, color=colour, linewidth=1.0 if smooth else 1.6, alpha=0.3 if smooth else 1)
+            width, alpha = (1.0, 0.3) if smooth else (1.6, 1.0)
+            axes.plot(steps, values, color=colour, linewidth=width, alpha=alpha, marker="o" if len(steps) == 1 else "")
             if smooth:
                 axes.plot(steps, running_mean(values), color=colour, linewidth=1.6)
         axes.yaxis.set_major_locator(MaxNLocator(4))

@@ -22,10 +22,7 @@ class Section(NamedTuple):
 
 def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
     """The whole document; style and pictures are inside, nothing is fetched."""
-    parts = "\n".join(
-        f"<section>\n<h2>{escape(s.title)}</h2>\n<p class=about>{escape(s.about)}</p>\n{s.body}\n</section>"
-        for s in sections
-    )
+    parts = "\n".join(map(_section, sections))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -48,6 +45,11 @@ def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
 </body>
 </html>
 """
+
+
+def _section(section: Section) -> str:
+    about = f"<p class=about>{escape(section.about)}</p>\n" if section.about else ""
+    return f"<section>\n<h2>{escape(section.title)}</h2>\n{about}{section.body}\n</section>"
 
 
 def write_report(path: str | Path, *, title: str, subtitle: str, sections: Iterable[Section]) -> Path:
