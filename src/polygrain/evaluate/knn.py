@@ -1,4 +1,4 @@
-"""Weighted nearest-neighbour classification as in DINO (arXiv:2104.14294, app. E)."""
+"""Weighted nearest-neighbour classification as in DINO (arXiv:2104.14294, official `eval_knn.py`)."""
 
 from collections.abc import Sequence
 from typing import Any

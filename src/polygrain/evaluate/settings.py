@@ -38,7 +38,7 @@ class FeatureSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class KnnSettings(FeatureSettings):
-    """Weighted kNN as in DINO (arXiv:2104.14294, app. E).
+    """Weighted kNN as in DINO (arXiv:2104.14294, official `eval_knn.py`).
 
     Args:
         k: numbers of neighbours, all evaluated in one pass; a k above the number of images becomes that number.

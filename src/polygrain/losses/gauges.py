@@ -10,7 +10,7 @@ from torch import Tensor
 def spread(vectors: Tensor) -> Tensor:
     """Standard deviation of each dimension of the unit vectors, averaged, times sqrt(D).
 
-    1 for a cloud that fills all directions alike, 0 for a collapsed one (SimSiam, arXiv:2011.10566, fig. 2).
+    1 for a cloud that fills all directions alike, 0 for a collapsed one (SimSiam, arXiv:2011.10566).
 
     Args:
         vectors: (B, D) with B > 1.
@@ -22,7 +22,7 @@ def spread(vectors: Tensor) -> Tensor:
 def effective_rank(vectors: Tensor) -> Tensor:
     """RankMe: exp(-sum p log p) with p = sigma / ||sigma||_1 + 1e-7, sigma the singular values, not centred.
 
-    Between 1 and min(B, D); compare runs of one method only (arXiv:2210.02885, eq. 1 and 2). Computed in float64 on
+    Between 1 and min(B, D); compare runs of one method only (arXiv:2210.02885). Computed in float64 on
     the CPU, since small singular values carry the answer and not every device has float64.
 
     Args:
