@@ -42,8 +42,8 @@ def weighted_votes(
     """Sums of exp(similarity / temperature) by class, for the k nearest neighbours of each k in rising order.
 
     One pass: the votes of a larger k are those of the smaller one and a few more. Each query's weights are divided
-    by its largest, which changes no order among its classes and cannot overflow (the `eval_knn.py` of DINO, arXiv:2104.14294,
-    divides by nothing and so needs temperatures that are not small).
+    by its largest, which changes no order among its classes and cannot overflow; DINO's `eval_knn.py`
+    (arXiv:2104.14294) divides by nothing and so needs temperatures that are not small.
 
     Args:
         labels: (N,) long, class of each row of the bank.
