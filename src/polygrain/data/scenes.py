@@ -18,19 +18,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polygrain.data.rendering.backdrops import BACKDROPS, Random, backdrop
-from polygrain.data.rendering.drawing import Pose, paint, random_colours, random_pattern
 from polygrain.data.images import Images
+from polygrain.data.rendering.backdrops import BACKDROPS, Random, backdrop
+from polygrain.data.rendering.drawing import Pose, Thing, paint, random_colours, random_finish
 from polygrain.data.rendering.things import FAMILIES
 
 COARSE = tuple(FAMILIES)
-FINE = tuple(kind.__name__ for kinds in FAMILIES.values() for kind in kinds)
 KINDS = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
+FINE = tuple(kind.name for kind in KINDS)
 COARSE_OF_FINE = np.repeat(np.arange(len(COARSE)), [len(kinds) for kinds in FAMILIES.values()])
 MASK_CLASSES = (*BACKDROPS, *COARSE)
 
 
 class Scene(NamedTuple):
+    """One picture and its truth."""
+
     pixels: NDArray[np.uint8]  # (S, S, 3)
     mask: NDArray[np.uint8]  # (S, S) position in MASK_CLASSES
     box: NDArray[np.float32]  # (4,) top, left, height, width of what is seen of the thing
@@ -94,15 +96,15 @@ class Scenes(Images):
 
     def scene(self, i: int) -> Scene:
         """Picture i with its truth."""
-        thing = np.random.default_rng([self.seed, 0, self.instance(i)])
-        fine = self.instance(i) % len(FINE)
-        parts, colours, pattern = KINDS[fine](thing), random_colours(thing), random_pattern(thing)
+        kind = KINDS[self.instance(i) % len(KINDS)]
+        random = np.random.default_rng([self.seed, 0, self.instance(i)])
+        thing = Thing(kind.draw(random), random_colours(random), kind.material, random_finish(random))
         view = np.random.default_rng([self.seed, 1, i])
         behind = backdrop(view, self.size)
-        pose, light = _pose(view), view.uniform(-2.6, -0.5)  # light from above
-        pixels, seen = paint(behind.pixels, parts, colours, pattern, pose, light, view)
-        grain = 0.03 * (view.random((self.size, self.size, 1), np.float32) - 0.5)
-        mask = np.where(seen, len(BACKDROPS) + COARSE_OF_FINE[fine], behind.classes).astype(np.uint8)
+        pixels, seen = paint(behind.pixels, thing, _pose(view))
+        grain = 0.02 * (view.random((self.size, self.size, 1), np.float32) - 0.5)
+        coarse = COARSE_OF_FINE[self.instance(i) % len(KINDS)]
+        mask = np.where(seen, len(BACKDROPS) + coarse, behind.classes).astype(np.uint8)
         return Scene((np.clip(pixels + grain, 0, 1) * 255 + 0.5).astype(np.uint8), mask, _box(seen))
 
 
@@ -115,6 +117,7 @@ def _pose(random: Random) -> Pose:
         scale=scale,
         turn=random.uniform(-0.3, 0.3),
         mirrored=bool(random.random() < 0.5),
+        light=random.uniform(-2.6, -0.5),  # from above
     )
 
 

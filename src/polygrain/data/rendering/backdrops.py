@@ -16,6 +16,8 @@ BACKDROPS = ("sky", "land", "water", "wall", "floor")
 
 
 class Backdrop(NamedTuple):
+    """A background and its truth."""
+
     pixels: Field  # (S, S, 3) in 0..1
     classes: NDArray[np.uint8]  # (S, S) SKY ... FLOOR
     horizon: float  # share of the height above it
@@ -116,21 +118,21 @@ def _floor(random: Random, x: Field, y: Field, horizon: float, size: int) -> Fie
 
 
 def _clutter(random: Random, pixels: Field, upper: int, lower: int, horizon: float, size: int, value: float) -> Field:
-    """Small things that belong to the background: pictures on the wall, stones, boats' wakes, a sun, birds."""
+    """Small things that belong to the background."""
     scale = 2
     canvas = Image.new("L", (size * scale, size * scale))
     draw = ImageDraw.Draw(canvas)
-    for _ in range(int(random.integers(1, 6))):
-        x, y, reach = random.random(), random.random(), random.uniform(0.02, 0.06)
+    for _ in range(int(random.integers(0, 5))):
+        x, y, reach = random.random(), random.random(), random.uniform(0.025, 0.06)
+        if y < horizon and upper == SKY:
+            continue  # clouds are enough
         if y < horizon:
-            shape = "frame" if upper == WALL else "disc"
-            y *= 0.9
+            wide, tall = 1.0, random.uniform(0.7, 1.4)  # a picture on the wall
         else:
-            shape = "streak" if lower == WATER else "disc"
-            reach *= 0.5 + (y - horizon)
-        wide, tall = {"frame": (1.0, random.uniform(0.7, 1.4)), "disc": (1.2, 0.9), "streak": (2.5, 0.35)}[shape]
+            reach *= 0.4 + (y - horizon)
+            wide, tall = (2.5, 0.35) if lower == WATER else (1.3, 0.7)  # a wave, a stone
         corners = np.array([x - reach * wide, y - reach * tall, x + reach * wide, y + reach * tall]) * size * scale
-        (draw.rectangle if shape == "frame" else draw.ellipse)(corners.tolist(), fill=int(random.integers(90, 220)))
+        (draw.rectangle if y < horizon else draw.ellipse)(corners.tolist(), fill=int(random.integers(90, 220)))
     cover = np.asarray(canvas.reduce(scale), np.float32)[..., None] / 255
     tint = colour(random.random(), 0.3, 1.0 if value < 0.5 else random.choice([0.3, 1.0]))
     return pixels + (tint - pixels) * cover * 0.8
