@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from polygrain import distributed
@@ -373,3 +374,46 @@ def test_a_saved_method_continues_with_the_same_loss() -> None:
     other.load_state_dict(method.state_dict())
     views = random_views(method.crops, 3, seed=3)
     assert torch.equal(method(views, SECOND_EPOCH)["loss"], other(views, SECOND_EPOCH)["loss"])
+
+
+# recipes
+
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "epochs", "peak", "end", "decay", "temperature", "frozen", "drop_path", "clip"),
+    [
+        ("vits16-100ep", 512, 100, 1.6e-3, 1e-6, (0.04, 0.2), (0.04, 0), 1, 0.1, (3.0, 3.0)),
+        ("vits16-300ep", 1024, 300, 3.2e-3, 1e-6, (0.04, 0.1), (0.07, 30), 1, 0.1, (3.0, 3.0)),
+        ("vits16-800ep", 1024, 800, 3.2e-3, 1e-6, (0.04, 0.1), (0.07, 30), 1, 0.1, (3.0, 3.0)),
+        ("vitb16-400ep", 1008, 400, 3.15e-3, 2e-6, (0.04, 0.1), (0.07, 50), 3, 0.1, (3.0, 3.0)),
+        ("vitl16-250ep", 640, 250, 3.75e-3, 1.5e-4, (0.025, 0.08), (0.07, 50), 3, 0.3, (3.0, 0.3)),
+    ],
+)
+def test_recipes_hold_the_values_of_the_official_script(
+    name: str,
+    batch: int,
+    epochs: int,
+    peak: float,
+    end: float,
+    decay: tuple[float, float],
+    temperature: tuple[float, int],
+    frozen: int,
+    drop_path: float,
+    clip: tuple[float, float],
+) -> None:
+    recipe = yaml.safe_load((RECIPES / f"mugs-{name}.yaml").read_text())
+    settings = Mugs(**recipe["mugs"])
+    assert (recipe["method"], recipe["batch_size"], recipe["epochs"]) == ("mugs", batch, epochs)
+    assert recipe["encoder_args"] == {"drop_path_rate": drop_path} and recipe["position"] == "dino"
+    optimization = settings.optimization(RunLength(1281167, batch, epochs, 10))
+    assert optimization.lr(Time(99, 10, epochs)) == pytest.approx(peak)
+    assert optimization.lr(Time(10 * epochs, 10, epochs)) == pytest.approx(end)
+    assert optimization.weight_decay(Time(0, 10, epochs)) == pytest.approx(decay[0])
+    assert optimization.weight_decay(Time(10 * epochs, 10, epochs)) == pytest.approx(decay[1])
+    assert (settings.teacher_temperature, settings.teacher_temperature_epochs) == temperature
+    assert settings.freeze_prototypes_epochs == frozen and settings.fixed_prototype_norm == (drop_path == 0.3)
+    assert optimization.clip is not None
+    assert tuple(optimization.clip(Time(10 * epoch, 10, epochs)) for epoch in (100, 101)) == clip
