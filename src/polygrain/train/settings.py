@@ -15,7 +15,8 @@ class PretrainSettings:
         method: which method to train; `polygrain methods` lists them.
         encoder: a ready-made small encoder or any timm ViT, ResNet or ConvNeXt.
         encoder_args: passed on to timm, for example `{"drop_path_rate": 0.1, "img_size": 64, "patch_size": 8}`.
-        position: how position codes are resized for other crop sizes, `dino` (as DINO and Mugs) or `timm`.
+        position: how a ViT's position codes are resized for other crop sizes: `dino` (default, as DINO and Mugs) or
+            `timm`.
         start_from: weights to start from, as `timm:NAME`, an official Mugs or VICRegL file, a run or an exported file.
         allow_missing: start even where `start_from` does not fill every tensor.
         epochs: passes over the images.
@@ -49,7 +50,7 @@ class PretrainSettings:
     method: str = "mugs"
     encoder: str | None = None
     encoder_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    position: Literal["dino", "timm"] = "dino"
+    position: Literal["dino", "timm"] | None = None
     start_from: str | None = None
     allow_missing: bool = False
     epochs: int | None = None

@@ -29,7 +29,7 @@ from polygrain.train.optimizers import build_optimizer
 from polygrain.train.order import Key, Order
 from polygrain.train.pretrain import Run, seed_everything, train
 from polygrain.train.probes import Probe
-from polygrain.train.scaling import SMALL, Choice, Facts, choose_method, choose_run, look_at, table
+from polygrain.train.scaling import SMALL, Choice, choose_method, choose_run, look_at, table
 from polygrain.train.settings import PretrainSettings
 from polygrain.weights.backbone import save_backbone
 from polygrain.weights.starting import start_from
@@ -136,22 +136,21 @@ def resolve(
     settings = dataclasses.replace(settings, **{choice.name: choice.value for choice in run})
     assert settings.batch_size is not None and settings.epochs is not None and settings.encoder is not None
     Order(images=len(images), batch_size=settings.batch_size, seed=0)  # refuses a batch larger than the data
-    if settings.scale == "paper":
+    with torch.device("meta"):
+        encoder = Encoder(encoder_settings(settings, pretrained=False))
+    if settings.position is None:
+        settings = dataclasses.replace(settings, position="dino" if encoder.family == "vit" else "timm")
+    if settings.scale == "paper" or facts.images > SMALL:
         return settings, dict(given), run
-    chosen = _method_choices(settings, facts)
+    chosen = choose_method(
+        METHODS[settings.method],
+        facts,
+        batch_size=cast(int, settings.batch_size),
+        epochs=cast(int, settings.epochs),
+        patch=encoder.stride,
+    )
     chosen = [choice for choice in chosen if choice.name not in given]
     return settings, {**{choice.name: choice.value for choice in chosen}, **given}, run + chosen
-
-
-def _method_choices(settings: PretrainSettings, facts: Facts) -> list[Choice]:
-    if facts.images > SMALL:
-        return []
-    assert settings.batch_size is not None and settings.epochs is not None and settings.encoder is not None
-    with torch.device("meta"):
-        patch = Encoder(encoder_settings(settings, pretrained=False)).stride
-    return choose_method(
-        METHODS[settings.method], facts, batch_size=settings.batch_size, epochs=settings.epochs, patch=patch
-    )
 
 
 def encoder_settings(settings: PretrainSettings, pretrained: bool) -> EncoderSettings:
@@ -159,7 +158,7 @@ def encoder_settings(settings: PretrainSettings, pretrained: bool) -> EncoderSet
     return EncoderSettings(
         name=settings.encoder,
         pretrained=pretrained,
-        position=settings.position,
+        position=settings.position or "timm",
         arguments=dict(settings.encoder_args),
         checkpointing=settings.checkpointing,
     )
@@ -192,7 +191,7 @@ def start(
     if fabric.world_size > 1:
         synchronise_batch_norm(method)
     if settings.compile:
-        method.student.model.compile()
+        method.student.compile()
 
     optimization = recipe.optimization(
         RunLength(len(images), settings.batch_size, settings.epochs, order.steps_per_epoch)
