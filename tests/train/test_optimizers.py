@@ -99,6 +99,20 @@ def test_schedules_reach_every_group_with_its_own_factor() -> None:
     assert rates["patch_embed_no_wd"] == pytest.approx((0.06, 0))
 
 
+def test_first_step_of_adamw_moves_by_the_rate_and_shrinks_what_decays() -> None:
+    nested = nn.ModuleDict({"encoder": nn.Linear(2, 2)})
+    before = [p.detach().clone() for p in nested.parameters()]
+    optimization = Optimization(optimizer="adamw", lr=constant(0.01), weight_decay=constant(0.1))
+    optimizer = build_optimizer(nested, optimization)  # type: ignore[arg-type]  # any module has parameters
+    set_schedules(optimizer, optimization, Time(step=0, steps_per_epoch=1, epochs=1))
+    for parameter in nested.parameters():
+        parameter.grad = torch.full_like(parameter, 3.0)
+    optimizer.step()
+    weight, bias = nested.parameters()
+    torch.testing.assert_close(weight, before[0] * (1 - 0.01 * 0.1) - 0.01)
+    torch.testing.assert_close(bias, before[1] - 0.01)
+
+
 def test_convnext_small_vicregl_has_207_tensors_without_and_119_with_decay() -> None:
     with torch.device("meta"):
         method = VICRegL().build(Encoder(EncoderSettings(name="convnext_small_vicregl")))
