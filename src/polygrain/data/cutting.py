@@ -1,0 +1,138 @@
+"""The pixels of crops: a pure function of images and the numbers drawn for them, wherever the images are.
+
+Each crop is computed from its own image and its own numbers alone, so a view does not depend on what else is in the
+batch. Between a CPU and another device only resizing differs, by one level of 255 at most before colours are changed.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from polygrain.data import photometric
+from polygrain.data.boxes import Box
+from polygrain.data.draws import Draws, Flags, Numbers, noise
+from polygrain.data.photometric import Normalisation
+from polygrain.data.randaugment import OPERATIONS, Operation, augment
+from polygrain.views import Crops, View
+
+CHUNK = 2**19  # numbers that a CPU core keeps at hand while it goes over them again and again
+
+JITTER = (photometric.brightness, photometric.contrast, photometric.saturation, photometric.hue)
+
+
+def cut(images: Sequence[Tensor], draws: Sequence[Draws], normalisation: Normalisation) -> dict[str, list[View]]:
+    """Cuts all crops of a batch of images.
+
+    Args:
+        images: B of them, uint8 (3, H, W), of any sizes, all on one device.
+        draws: what `draw` said of each, all for the same requests.
+
+    Returns:
+        By the name of the request one view for each of its crops.
+    """
+    pixels = [torch.stack([*image, image[0]], dim=2) for image in images]  # (H, W, 4): a machine word for each pixel
+    views: dict[str, list[View]] = {}
+    first = 0
+    for request in draws[0].requests:
+        numbers = _crop_major([d.numbers for d in draws], slice(first, first + request.count))
+        stack = torch.empty(request.count * len(images), 3, request.size, request.size, device=pixels[0].device)
+        for i in range(len(stack)):
+            stack[i] = _sample(pixels[i % len(images)], numbers, i, request.size)
+        chunk = len(stack) if stack.is_cuda else max(1, CHUNK // stack[0].numel())
+        for start in range(0, len(stack), chunk):
+            rows = slice(start, start + chunk)
+            change_colours(stack[rows], Numbers._make(field[rows] for field in numbers))
+        _erase(stack, numbers.erased, draws, request.name)
+        for start in range(0, len(stack), chunk):
+            photometric.normalise(stack[start : start + chunk], normalisation)
+        views[request.name] = _views(stack, numbers, draws, request)
+        first += request.count
+    return views
+
+
+def _crop_major(numbers: Sequence[Numbers], crops: slice) -> Numbers:
+    """Those of V crops of B images, (V * B, ...): crop 0 of all images first."""
+    stacked = (np.stack([field[crops] for field in fields], axis=1) for fields in zip(*numbers, strict=True))
+    return Numbers._make(field.reshape(-1, *field.shape[2:]) for field in stacked)
+
+
+def _sample(pixels: Tensor, numbers: Numbers, i: int, size: int) -> Tensor:
+    """What crop i shows of its image, after RandAugment, in its final size: (3, size, size) whole numbers 0..255."""
+    operations = [
+        Operation(OPERATIONS[operation], float(magnitude), bool(bicubic))
+        for operation, magnitude, bicubic in zip(
+            numbers.operations[i], numbers.magnitudes[i], numbers.bicubic[i], strict=True
+        )
+        if operation >= 0
+    ]
+    crop = resize(augment(pixels, Box(*numbers.box[i].tolist()), operations), size)
+    # mirroring first, as the authors of Mugs do, would only change the sign of magnitudes, which is random
+    return crop.flip(2) if numbers.flipped[i] else crop
+
+
+def resize(region: Tensor, size: int) -> Tensor:
+    """Pillow's bicubic resizing, antialiased, of (h, w, 4) uint8 to (3, size, size), whole numbers 0..255."""
+    image = region.permute(2, 0, 1)[None]
+    if image.is_cuda:  # only the CPU resizes bytes
+        image = image.float()
+    image = F.interpolate(image, size=(size, size), mode="bicubic", antialias=True)[0, :3]
+    return image.round_().clamp_(0, 255) if image.is_floating_point() else image
+
+
+def change_colours(stack: Tensor, numbers: Numbers) -> None:
+    """Jitter, gray, blur and solarisation of crops (n, 3, H, W) that hold whole numbers 0..255, in place."""
+    strength = torch.from_numpy(numbers.jitter).float().to(stack.device)[:, :, None, None, None]  # (n, 4, 1, 1, 1)
+    for place in range(len(JITTER)):
+        comes = np.where(numbers.jittered, numbers.jitter_order[:, place], -1)
+        for kind, change in enumerate(JITTER):
+            for part, rows in _chosen(stack, comes == kind):
+                change(part, strength[rows, kind])
+    for part, _ in _chosen(stack, numbers.gray):
+        photometric.grayscale(part)
+    radius = photometric.box_radius(numbers.blur)
+    for reach in np.unique(np.floor(radius)):  # the narrower ones cost less
+        for part, rows in _chosen(stack, (numbers.blur > 0) & (np.floor(radius) == reach)):
+            photometric.gaussian_blur(part, radius[rows])
+    for part, _ in _chosen(stack, numbers.solarised):
+        photometric.solarise(part)
+
+
+def _chosen(stack: Tensor, choice: Flags) -> Iterator[tuple[Tensor, NDArray[np.intp]]]:
+    """The chosen crops and their rows, if there are any; whatever is done to them is then in the stack."""
+    rows = np.flatnonzero(choice)
+    if not len(rows):
+        return
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first + 1 == len(rows):
+        yield stack[first : last + 1], rows
+        return
+    part = stack.index_select(0, torch.from_numpy(rows).to(stack.device))
+    yield part, rows
+    for row, crop in zip(rows.tolist(), part, strict=True):  # on a CPU several times faster than index_copy_
+        stack[row] = crop
+
+
+def _erase(stack: Tensor, erased: NDArray[np.int64], draws: Sequence[Draws], name: str) -> None:
+    """Noise in a box of some crops; its unit is the full range of values, since it comes before normalisation.
+
+    So Mugs does in all its recipes (official code, prefetching loader): after normalisation the noise has neither
+    mean 0 nor deviation 1.
+    """
+    for i in np.flatnonzero(erased[:, 2]).tolist():
+        top, left, height, width = erased[i].tolist()
+        crop, image = divmod(i, len(draws))
+        values = torch.from_numpy(noise(draws[image].key, name, crop, (3, height, width)))
+        stack[i, :, top : top + height, left : left + width] = values.to(stack.device) * 255
+
+
+def _views(stack: Tensor, numbers: Numbers, draws: Sequence[Draws], request: Crops) -> list[View]:
+    box, flipped, strong = (
+        torch.from_numpy(field).to(stack.device) for field in (numbers.box, numbers.flipped, numbers.strong)
+    )
+    image = torch.tensor([d.key.image for d in draws], device=stack.device)
+    fields = (field.chunk(request.count) for field in (stack, box.float(), flipped, strong))
+    return [View._make((*parts, image)) for parts in zip(*fields, strict=True)]

@@ -1,0 +1,58 @@
+"""Photometric recipes by name: which random changes of colour and sharpness a crop gets, and how often."""
+
+import difflib
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What may happen to the colours of one crop, in this order.
+
+    Args:
+        jitter: largest changes of brightness, contrast, saturation (factors 1 - j to 1 + j) and hue (turns, -j to j),
+            applied in random order.
+        blur_sigma: range of the Gaussian's sigma, in pixels of the finished crop.
+        solarise_probability: values of 128 and above become 255 minus themselves.
+        rand_augment: timm's "rand-m9-mstd0.5-inc1", its two operations drawn without replacement, on the uncropped
+            image.
+        erase_probability: of one box of the finished crop being replaced by N(0, 1) noise before normalisation.
+    """
+
+    jitter: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    jitter_probability: float = 0.0
+    gray_probability: float = 0.0
+    blur_probability: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarise_probability: float = 0.0
+    rand_augment: bool = False
+    erase_probability: float = 0.0
+
+
+_BYOL = Recipe(jitter=(0.4, 0.4, 0.2, 0.1), jitter_probability=0.8, gray_probability=0.2)
+_ALWAYS_BLURRED = replace(_BYOL, blur_probability=1.0)
+_SOMETIMES_SOLARISED = replace(_BYOL, blur_probability=0.1, solarise_probability=0.2)
+
+RECIPES = {
+    # BYOL, arXiv:2006.07733, app. B; VICReg, VICRegL and Barlow Twins are identical
+    "byol_a": _ALWAYS_BLURRED,
+    "byol_b": _SOMETIMES_SOLARISED,
+    # DINO, arXiv:2104.14294, and the weak crops of Mugs
+    "dino_1": _ALWAYS_BLURRED,
+    "dino_2": _SOMETIMES_SOLARISED,
+    "dino_local": replace(_BYOL, blur_probability=0.5),
+    # the strong crops of Mugs, arXiv:2203.14415
+    "mugs_strong": Recipe(rand_augment=True, erase_probability=0.25),
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        ValueError: when there is none.
+    """
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=1)
+        meant = f"did you mean {close[0]!r}? " if close else ""
+        raise ValueError(f"unknown photometric recipe {name!r}; {meant}the recipes are {', '.join(RECIPES)}")
+    return RECIPES[name]
