@@ -379,7 +379,7 @@ def test_a_saved_method_continues_with_the_same_loss() -> None:
 # recipes
 
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "src" / "polygrain" / "recipes"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from polygrain.methods import METHODS
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.schedules import RunLength, Time
 
-RECIPES = Path(__file__).parents[2] / "recipes"
+RECIPES = Path(__file__).parents[2] / "src" / "polygrain" / "recipes"
 
 # name: epochs, batch, highest learning rate, weight decay, crops: as the authors' README has them
 PUBLISHED: dict[str, tuple[int, int, float, float, list[Any]]] = {
