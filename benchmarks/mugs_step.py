@@ -6,9 +6,10 @@ python -m benchmarks.mugs_step --dense    # the losses alone, beside the same lo
 
 import argparse
 import resource
+import statistics
 import time as clock
-from collections import defaultdict
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,36 +22,50 @@ from polygrain.losses.pairs import pair_weights
 from polygrain.methods.mugs import Mugs
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.schedules import RunLength, Time
-from polygrain.train.optimizers import build_optimizer, clip_gradients
+from polygrain.train.optimizers import build_optimizer, clip_gradients, set_schedules
 from polygrain.views import Crops, View
 
 PARTS = ("teacher", "student", "losses", "backward", "clip", "optimizer", "ema")
 
 
+class Seconds(NamedTuple):
+    """Wall-clock seconds, and CPU seconds of all threads, which other work on the machine disturbs less."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> "Seconds":
+        return cls(clock.perf_counter(), clock.process_time())
+
+    def since(self, start: "Seconds") -> "Seconds":
+        return Seconds(self.wall - start.wall, self.cpu - start.cpu)
+
+
 class Stopwatch:
-    """Seconds by part, of all steps timed so far."""
+    """Seconds by part, one entry per step."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.steps: list[dict[str, Seconds]] = []
 
-    def time(self, part: str, work: Callable[[], Tensor | None]) -> Tensor | None:
-        start = clock.perf_counter()
-        result = work()
-        self.seconds[part].append(clock.perf_counter() - start)
-        return result
+    def time(self, part: str, work: Callable[[], object]) -> None:
+        start = Seconds.now()
+        work()
+        self.add(part, Seconds.now().since(start))
 
     def watch(self, part: str, module: nn.Module) -> None:
-        """Adds up the forward calls of a module, one per crop size, into one figure per step."""
-        started = []
-        module.register_forward_pre_hook(lambda *_: started.append(clock.perf_counter()))
-        module.register_forward_hook(lambda *_: self.add(part, clock.perf_counter() - started.pop()))
+        """Adds up the forward calls of a module, one per crop size."""
+        started: list[Seconds] = []
+        module.register_forward_pre_hook(lambda *_: started.append(Seconds.now()))
+        module.register_forward_hook(lambda *_: self.add(part, Seconds.now().since(started.pop())))
 
-    def add(self, part: str, seconds: float) -> None:
-        self.seconds[part][-1] += seconds
+    def add(self, part: str, seconds: Seconds) -> None:
+        before = self.steps[-1].get(part, Seconds(0.0, 0.0))
+        self.steps[-1][part] = Seconds(before.wall + seconds.wall, before.cpu + seconds.cpu)
 
-    def begin(self) -> None:
-        for part in ("teacher", "student"):
-            self.seconds[part].append(0.0)
+    def median(self, part: str) -> Seconds:
+        """Of all steps but the first, wall and CPU each for itself."""
+        return Seconds(*(statistics.median(values) for values in zip(*(s[part] for s in self.steps[1:]), strict=True)))
 
 
 def random_view(crops: Crops, images: int) -> View:
@@ -71,24 +86,25 @@ def time_steps(images: int, steps: int) -> None:
     for step in range(steps + 1):
         time = Time(step, 100, 100)
         views = {crops.name: [random_view(crops, images) for _ in range(crops.count)] for crops in method.crops}
-        watch.begin()
-        start = clock.perf_counter()
+        watch.steps.append({})
         optimizer.zero_grad(set_to_none=True)
+        start = Seconds.now()
         loss = method(views, time)["loss"]
-        forward = clock.perf_counter() - start
-        watch.seconds["losses"].append(forward - watch.seconds["teacher"][-1] - watch.seconds["student"][-1])
+        forward = Seconds.now().since(start)
+        watch.add("losses", forward.since(watch.steps[-1]["teacher"]).since(watch.steps[-1]["student"]))
         watch.time("backward", loss.backward)
         method.after_backward(time)
         trained = [parameter for parameter in method.parameters() if parameter.grad is not None]
         watch.time("clip", lambda trained=trained: clip_gradients(trained, settings.clip, each=True))
+        set_schedules(optimizer, optimization, time)
         watch.time("optimizer", optimizer.step)
         watch.time("ema", lambda time=time: method.update_teachers(time))
         print(f"step {step}: loss {float(loss.detach()):.3f}", flush=True)
-    print(f"seconds per step, median of {steps} after one to warm up, {images} images:")
-    medians = {part: sorted(watch.seconds[part][1:])[steps // 2] for part in PARTS}
-    for part, seconds in medians.items():
-        print(f"  {part:10s} {seconds:7.3f}")
-    print(f"  {'sum':10s} {sum(medians.values()):7.3f}")
+    print(f"median of {steps} steps after one to warm up, {images} images, {torch.get_num_threads()} threads:")
+    medians = {part: watch.median(part) for part in PARTS}
+    medians["sum"] = Seconds(*map(sum, zip(*medians.values(), strict=True)))
+    for part, (wall, cpu) in medians.items():
+        print(f"  {part:10s} {wall:7.3f} s {cpu:7.3f} s CPU")
     print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
@@ -113,14 +129,15 @@ def compare_losses(images: int, repeats: int, views: int = 12) -> None:
         return dense_distillation(student, torch._weight_norm(prototypes, lengths), assignment, 0.1, 2)
 
     for function in (ours_contrast, dense_contrast, ours_groups, dense_groups):
-        best = float("inf")
+        taken: list[Seconds] = []
         for _ in range(repeats):
             student, prototypes = unit[2:].clone().requires_grad_(), rows.clone().requires_grad_()
-            start = clock.perf_counter()
+            start = Seconds.now()
             loss = function(student, prototypes)
             loss.backward()
-            best = min(best, clock.perf_counter() - start)
-        print(f"  {function.__name__:15s} {best:.3f} s  loss {float(loss.detach()):.5f}", flush=True)
+            taken.append(Seconds.now().since(start))
+        wall, cpu = (min(values) for values in zip(*taken, strict=True))
+        print(f"  {function.__name__:15s} {wall:.3f} s {cpu:.3f} s CPU  loss {float(loss.detach()):.5f}", flush=True)
 
 
 def main() -> None:
