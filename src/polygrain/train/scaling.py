@@ -71,10 +71,17 @@ def _encoder(facts: Facts) -> Choice:
     )
 
 
-def choose_method(settings: type, facts: Facts, *, batch_size: int, epochs: int, patch: int) -> list[Choice]:
-    """Values for those hyperparameters that the method has and that depend on the data."""
+def choose_method(
+    settings: type, facts: Facts, *, batch_size: int, epochs: int, patch: int, small_crops: bool
+) -> list[Choice]:
+    """Values for those hyperparameters that the method has and that depend on the data.
+
+    Args:
+        patch: side of the encoder's patches, or its stride, in pixels.
+        small_crops: whether the number of small crops is open to choice.
+    """
     wanted = [
-        *_crops(facts, patch),
+        *_crops(facts, patch, small_crops),
         *_stores(facts),
         _momentum(batch_size, epochs * (facts.images // batch_size)),
         Choice("warmup_epochs", max(1, min(10, epochs // 10)), "a tenth of the run, at most 10 epochs"),
@@ -88,7 +95,7 @@ def choose_method(settings: type, facts: Facts, *, batch_size: int, epochs: int,
     return [choice for choice in wanted if choice.name in has]
 
 
-def _crops(facts: Facts, patch: int) -> list[Choice]:
+def _crops(facts: Facts, patch: int, small_crops: bool) -> list[Choice]:
     large = 64 if facts.side <= 112 else 224 if facts.gpu else 128
     large = max(patch, min(large, 32 if facts.side <= 40 else large) // patch * patch)
     small = max(patch, int(large * 0.5) // patch * patch)
@@ -96,7 +103,7 @@ def _crops(facts: Facts, patch: int) -> list[Choice]:
     return [
         Choice("large_size", large, f"{where}, a multiple of the {patch}-px patch"),
         Choice("small_size", small, "about half of the large crops, a multiple of the patch"),
-        *([] if facts.gpu else [Choice("small_crops", 4, "fewer than the papers' on a CPU")]),
+        *([] if facts.gpu or not small_crops else [Choice("small_crops", 4, "fewer than the papers' on a CPU")]),
     ]
 
 

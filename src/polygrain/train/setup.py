@@ -148,6 +148,7 @@ def resolve(
         batch_size=cast(int, settings.batch_size),
         epochs=cast(int, settings.epochs),
         patch=encoder.stride,
+        small_crops=not encoder.has_batch_norm,
     )
     chosen = [choice for choice in chosen if choice.name not in given]
     return settings, {**{choice.name: choice.value for choice in chosen}, **given}, run + chosen
