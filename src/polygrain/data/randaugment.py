@@ -74,7 +74,7 @@ def needs(box: Box, operation: Operation, height: int, width: int) -> Box:
 def apply(image: Part, box: Box, operation: Operation) -> Tensor:
     """What `box` shows of the whole image after one operation, (h, w, 4)."""
     within = prepare(image, operation)
-    if image.pixels.is_cuda:
+    if not image.pixels.is_cpu:
         return within(box)
     rows = max(1, STRIP // box.width)
     tops = range(box.top, box.bottom, rows)
@@ -149,7 +149,7 @@ def _auto_contrast(image: Tensor, magnitude: float) -> Tensor:
     present = _histograms(image) > 0
     low = torch.where(present, values, 255.0).amin(1, keepdim=True)  # (3, 1)
     high = torch.where(present, values, 0.0).amax(1, keepdim=True)
-    scale = 255 / (high - low)
+    scale = torch.full_like(low, 255) / (high - low)  # a true division: of a plain number torch takes the reciprocal
     stretched = (values * scale - low * scale).trunc().clamp(0, 255)
     return torch.where(high > low, stretched, values).byte()
 
