@@ -4,8 +4,8 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from timm.layers import DropPath  # pyright: ignore[reportPrivateImportUsage]
-from torch import nn
+from timm.layers.drop import DropPath
+from torch import Tensor, nn
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -29,6 +29,7 @@ class StudentTeacher(nn.Module, Generic[Part]):
     @torch.no_grad()
     def update(self, momentum: float) -> None:
         """teacher <- momentum teacher + (1 - momentum) student, for parameters."""
-        teacher = list(self.teacher.parameters())
+        teacher: list[Tensor] = list(self.teacher.parameters())
+        student: list[Tensor] = list(self.student.parameters())
         if teacher:
-            torch._foreach_lerp_(teacher, list(self.student.parameters()), 1 - momentum)
+            torch._foreach_lerp_(teacher, student, 1 - momentum)

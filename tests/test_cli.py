@@ -1,0 +1,116 @@
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from polygrain.cli import main, merge, typed
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(8):
+        pixels = np.random.default_rng(i).integers(0, 255, (70, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """What a wrong command line prints: exactly one line, and exit code 2."""
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["pretrian", "x"], "did you mean 'pretrain'"),
+        (["pretrain", "x", "--out", "y", "--method", "mugz"], "unknown method 'mugz'; did you mean 'mugs'"),
+        (["pretrain", "x", "--out", "y", "--epoch", "3"], "unknown option --epoch; did you mean --epochs"),
+        (["pretrain", "x", "--out", "y", "--mugs.queue-sise", "3"], "did you mean --mugs.queue-size"),
+        (["pretrain", "x", "--out", "y", "--epochs", "many"], "--epochs cannot be 'many'; wanted: int"),
+        (["pretrain", "x", "--out", "y", "--epochs", "0"], "epochs is 0; it must be 1 or more"),
+        (["pretrain", "x"], "missing --out"),
+        (["pretrain", "x", "--out", "y", "--recipe", "mugs-vits16-100"], "did you mean 'mugs-vits16-100ep'"),
+        (["evaluate", "knm", "x"], "did you mean 'knn'"),
+        (["evaluate", "knn", "x", "--data", "a"], "missing --val"),
+    ],
+)
+def test_a_wrong_command_line_is_told_in_one_line_with_the_nearest_name(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], wanted: str
+) -> None:
+    assert wanted in complaint(capsys, *arguments)
+
+
+def test_a_missing_folder_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "nowhere" in complaint(capsys, "pretrain", tmp_path / "nowhere", "--out", tmp_path / "run")
+
+
+def test_an_empty_folder_is_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in complaint(capsys, "pretrain", tmp_path / "empty", "--out", tmp_path / "run")
+
+
+def test_an_output_folder_in_use_is_refused(capsys: pytest.CaptureFixture[str], photos: Path) -> None:
+    told = complaint(capsys, "pretrain", photos, "--out", photos)
+    assert "is in use" in told and "--resume" in told
+
+
+def test_a_batch_larger_than_the_data_is_refused(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    told = complaint(capsys, "pretrain", photos, "--out", tmp_path / "run", "--batch-size", 64)
+    assert "batch size 64 is larger than the data (8 images)" in told
+
+
+def test_a_crop_that_the_patch_does_not_divide_is_refused_with_nearest_sizes(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    told = complaint(capsys, "pretrain", photos, "--out", tmp_path / "run", "--mugs.large-size", 60)
+    assert "60" in told and "56 and 64" in told
+
+
+def test_a_memory_smaller_than_k_is_refused(capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path) -> None:
+    told = complaint(
+        capsys, "pretrain", photos, "--out", tmp_path / "run", "--mugs.memory-size", 4, "--mugs.neighbours", 8
+    )
+    assert re.search(r"\b4\b", told) and re.search(r"\b8\b", told)
+
+
+def test_an_unknown_encoder_is_refused_with_near_names(
+    capsys: pytest.CaptureFixture[str], photos: Path, tmp_path: Path
+) -> None:
+    assert "vit_mini_64" in complaint(
+        capsys, "pretrain", photos, "--out", tmp_path / "run", "--encoder", "vit_minni_64"
+    )
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys; from polygrain.cli import main; main(['pretrain', '--help']); sys.exit('torch' in sys.modules)"
+    began = time.perf_counter()
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    assert time.perf_counter() - began < 30  # a hang; how long it takes is measured by hand
+
+
+def test_words_without_a_name_take_their_place_and_flags_stand_alone() -> None:
+    assert typed(["photos", "--batch-size", "8", "--resume", "--out=r"], ["data"], ["resume"]) == [
+        "--data=photos",
+        "--batch_size=8",
+        "--resume=true",
+        "--out=r",
+    ]
+    assert typed(["--resume", "photos"], ["data"], ["resume"]) == ["--resume=true", "--data=photos"]
+    assert typed(["--from", "timm:resnet18"]) == ["--start_from=timm:resnet18"]
+
+
+def test_what_stands_above_wins_option_by_option() -> None:
+    below = {"epochs": 1, "mugs": {"queue_size": 2, "momentum": 0.9}}
+    assert merge(below, {"mugs": {"queue_size": 4}}) == {"epochs": 1, "mugs": {"queue_size": 4, "momentum": 0.9}}
