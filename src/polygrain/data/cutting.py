@@ -77,7 +77,7 @@ def _sample(pixels: Tensor, numbers: Numbers, i: int, size: int) -> Tensor:
 def resize(region: Tensor, size: int) -> Tensor:
     """Bicubic resizing of (h, w, 4) uint8 to (3, size, size), antialiased, with Pillow's values.
 
-    Along the rows first and rounded, then along the columns (Pillow 13 takes the cheaper order, all before it this one).
+    Along the rows first and rounded, then along the columns (Pillow 13 takes the cheaper order, others this one).
     """
     if not region.is_cpu:
         return resize_in_floats(region, size)
