@@ -36,7 +36,7 @@ class Mugs:
         group_weight: of group discrimination.
         hidden: width of the hidden layers of all three projectors.
         predictor_hidden: width of the hidden layer of both predictors.
-        out: width of keys, predictions and prototypes.
+        out: width of keys and predictions.
         prototype_dim: width of the prototypes.
         batch_norm_in_heads: BatchNorm after the hidden layers of the projectors.
         queue_size: negatives of the instance and local-group terms.
