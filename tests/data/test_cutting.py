@@ -86,7 +86,7 @@ def test_resized_crops_are_those_of_pillow(size: int, photographs: list[Image.Im
         crop = image.crop(box)
         crop = crop if crop.width >= crop.height else crop.transpose(Image.Transpose.ROTATE_90)
         expected = pixels(crop.resize((size, size), Image.Resampling.BICUBIC)).float()
-        for resized in (resize(words(crop), size).float(), resize_in_floats(words(crop), size)):
+        for resized in (resize(words(crop), size)[:3].float(), resize_in_floats(words(crop), size)[:3]):
             difference = (resized - expected).abs()
             assert difference.max() <= 2
             assert difference.mean() <= 0.02

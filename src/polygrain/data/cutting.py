@@ -61,7 +61,7 @@ def _crop_major(numbers: Sequence[Numbers], crops: slice) -> Numbers:
 
 
 def _sample(pixels: Tensor, numbers: Numbers, i: int, size: int) -> Tensor:
-    """What crop i shows of its image, after RandAugment, in its final size: (3, size, size) whole numbers 0..255."""
+    """What crop i shows of its image, after RandAugment, in its final size: (3, size, size), values of bytes."""
     operations = [
         Operation(OPERATIONS[operation], float(magnitude), bool(bicubic))
         for operation, magnitude, bicubic in zip(
@@ -71,17 +71,17 @@ def _sample(pixels: Tensor, numbers: Numbers, i: int, size: int) -> Tensor:
     ]
     crop = resize(augment(pixels, Box(*numbers.box[i].tolist()), operations), size)
     # mirroring first, as the authors of Mugs do, would only change the sign of magnitudes, which is random
-    return crop.flip(2) if numbers.flipped[i] else crop
+    return (crop.flip(2) if numbers.flipped[i] else crop)[:3]
 
 
 def resize(region: Tensor, size: int) -> Tensor:
-    """Bicubic resizing of (h, w, 4) uint8 to (3, size, size), antialiased, with Pillow's values.
+    """Bicubic resizing of (h, w, 4) uint8 to (4, size, size), antialiased, with Pillow's values.
 
     Along the rows first and rounded, then along the columns (Pillow 13 takes the cheaper order, others this one).
     """
     if not region.is_cpu:
         return resize_in_floats(region, size)
-    return F.interpolate(_planes(region), size=(size, size), mode="bicubic", antialias=True)[0, :3]
+    return F.interpolate(_planes(region), size=(size, size), mode="bicubic", antialias=True)[0]
 
 
 def resize_in_floats(region: Tensor, size: int) -> Tensor:
@@ -89,7 +89,7 @@ def resize_in_floats(region: Tensor, size: int) -> Tensor:
     image = _planes(region)
     for shape in ((len(region), size), (size, size)):
         image = F.interpolate(image.float(), size=shape, mode="bicubic", antialias=True).round_().clamp_(0, 255)
-    return image[0, :3]
+    return image[0]
 
 
 def _planes(region: Tensor) -> Tensor:
