@@ -34,8 +34,8 @@ class PretrainSettings:
         accumulate: batches whose gradients are added up before each optimizer step.
         checkpointing: recompute activations in the backward pass, for less memory and more time.
         compile: compile the backbone with torch.compile.
-        workers: processes that decode and cut images; by default one less than the cores, at most 8.
-        threads: CPU threads for the training process; by default torch's own choice.
+        workers: processes that decode and cut images; by default half the cores, at most 8.
+        threads: CPU threads for the training process; by default, on a CPU, the cores that workers leave.
         log_every: steps between two lines of the log.
         checkpoint_every_epochs: epochs between two checkpoints; the end of the run always writes one.
         keep: how many checkpoints to keep.

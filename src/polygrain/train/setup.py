@@ -63,12 +63,11 @@ def pretrain(
     Raises:
         ValueError: at a choice that cannot work, before anything is trained.
     """
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     folder = Path(settings.out)
     prepare_folder(folder, settings.resume)
     images = open_images(settings.data) if images is None else images
     fabric = launch(settings)
+    workers = set_threads(settings, fabric)
 
     resolved, values, choices = resolve(settings, method or {}, images, gpu=fabric.device.type == "cuda")
     if choices:
@@ -76,11 +75,27 @@ def pretrain(
             fabric,
             f"Chosen for {len(images):,} images (say --scale paper, or name a value, to override):\n{table(choices)}",
         )
-    run = start(resolved, METHODS[resolved.method](**values), local, images, fabric)
+    run = start(resolved, METHODS[resolved.method](**values), local, images, fabric, workers)
     write_config(folder, resolved, values, local, fabric)
     say(fabric, f"{describe(run.method)}; {len(images):,} images, {run.length.steps:,} steps; run folder {folder}")
     record = train(run)
     return Result(folder, record, run.method)
+
+
+def set_threads(settings: PretrainSettings, fabric: Fabric) -> int:
+    """Shares the cores between the training process and its workers; returns the number of workers.
+
+    Threads that wait for a core which a worker holds cost far more than they bring.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // max(1, fabric.world_size // settings.nodes))
+    workers = max(0, min(8, cores // 2)) if settings.workers is None else settings.workers
+    threads = settings.threads
+    if threads is None and fabric.device.type == "cpu":
+        threads = max(1, cores - workers)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return workers
 
 
 def say(fabric: Fabric, line: str) -> None:
@@ -166,7 +181,12 @@ def encoder_settings(settings: PretrainSettings, pretrained: bool) -> EncoderSet
 
 
 def start(
-    settings: PretrainSettings, recipe: Settings, local: LocalSettings | None, images: Images, fabric: Fabric
+    settings: PretrainSettings,
+    recipe: Settings,
+    local: LocalSettings | None,
+    images: Images,
+    fabric: Fabric,
+    workers: int,
 ) -> Run:
     """Builds the networks, the same on every rank, and continues from the newest checkpoint when asked to."""
     assert settings.batch_size is not None and settings.epochs is not None
@@ -231,7 +251,7 @@ def start(
         optimizer=cast(torch.optim.Optimizer, optimizer),
         optimization=optimization,
         order=order,
-        batches=batches(settings, images, method, order, length.step, stop, normalisation, fabric),
+        batches=batches(settings, images, method, order, length.step, stop, normalisation, fabric, workers),
         probe=probe,
         log=Log(folder, stop, length.step, settings.loggers, active=fabric.global_rank == 0),
         length=length,
@@ -259,10 +279,9 @@ def batches(
     stop_step: int,
     normalisation: Normalisation,
     fabric: Fabric,
+    workers: int,
 ) -> Iterator[Batch]:
     """This rank's batches, from the step where the run starts."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = settings.workers if settings.workers is not None else max(0, min(8, cores // fabric.world_size - 1))
     dataset = ViewBatches(images, method.crops, seed=settings.seed, normalisation=normalisation)
     keys = Keys(order, start_step, stop_step)
     loader: DataLoader[Batch] = DataLoader(
