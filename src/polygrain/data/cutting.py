@@ -27,6 +27,9 @@ JITTER = (photometric.brightness, photometric.contrast, photometric.saturation, 
 def cut(images: Sequence[Tensor], draws: Sequence[Draws], normalisation: Normalisation) -> dict[str, list[View]]:
     """Cuts all crops of a batch of images.
 
+    A view's box says where it was cut. What a strong view shows there may come from elsewhere: RandAugment turns,
+    shears and moves the whole image before the cut.
+
     Args:
         images: B of them, uint8 (3, H, W), of any sizes, all on one device.
         draws: what `draw` said of each, all for the same requests.
@@ -77,7 +80,7 @@ def _sample(pixels: Tensor, numbers: Numbers, i: int, size: int) -> Tensor:
 def resize(region: Tensor, size: int) -> Tensor:
     """Bicubic resizing of (h, w, 4) uint8 to (4, size, size), antialiased, with Pillow's values.
 
-    Along the rows first and rounded, then along the columns (Pillow 13 takes the cheaper order, others this one).
+    Along the rows first and rounded, then along the columns (so did Pillow up to 12; 13 takes the cheaper order).
     """
     if not region.is_cpu:
         return resize_in_floats(region, size)
