@@ -179,7 +179,7 @@ def sections(
         picture(
             matches_figure(result, pictures[0]),
             title="Crops and matches",
-            about="Two crops of one picture, and the patches that the local objective matches by place and by likeness.",
+            about="Two crops of a picture, and the patches that the local objective matches by place and by likeness.",
         ),
         curves(read_log(result.out / "log.jsonl")),
     ]
