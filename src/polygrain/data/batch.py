@@ -9,6 +9,8 @@ from polygrain.views import View
 
 
 class Batch(NamedTuple):
+    """Views of a batch of images, and what the online probe may know of them."""
+
     views: Mapping[str, Sequence[View]]  # by name of the crop request
     labels: Tensor | None  # (B,) long, for the online probe alone; -1 where an image has none
     image: Tensor  # (B,) long, position in the dataset

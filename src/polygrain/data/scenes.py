@@ -30,12 +30,16 @@ COARSE_OF_FINE = np.repeat(np.arange(len(COARSE)), [len(kinds) for kinds in FAMI
 MASK_CLASSES = (*BACKDROPS, *COARSE)
 
 
+MOST_THINGS = 3
+SCALE = (0.42, 0.38, 0.32)  # by number of things
+
+
 class Scene(NamedTuple):
     """One picture and its truth."""
 
     pixels: NDArray[np.uint8]  # (S, S, 3)
     mask: NDArray[np.uint8]  # (S, S) position in MASK_CLASSES
-    box: NDArray[np.float32]  # (4,) top, left, height, width of what is seen of the thing
+    boxes: NDArray[np.float32]  # (things, 4) top, left, height, width in pixels, of what is seen of each
 
 
 class Scenes(Images):
@@ -91,36 +95,44 @@ class Scenes(Images):
         return self.scene(i).mask
 
     def boxes(self, i: int) -> NDArray[np.float32]:
-        """(1, 4) top, left, height, width in pixels."""
-        return self.scene(i).box[None]
+        """(things, 4) top, left, height, width in pixels."""
+        return self.scene(i).boxes
 
     def scene(self, i: int) -> Scene:
         """Picture i with its truth."""
         kind = KINDS[self.instance(i) % len(KINDS)]
-        random = np.random.default_rng([self.seed, 0, self.instance(i)])
-        thing = Thing(kind.draw(random), random_colours(random), kind.material, random_finish(random))
+        looks = np.random.default_rng([self.seed, 0, self.instance(i)])
+        things = [
+            Thing(kind.draw(looks), random_colours(looks), kind.material, random_finish(looks))
+            for _ in range(int(looks.integers(2, MOST_THINGS + 1)))
+        ]
         view = np.random.default_rng([self.seed, 1, i])
         behind = backdrop(view, self.size)
-        pixels, seen = paint(behind.pixels, thing, _pose(view))
+        painting = paint(behind.pixels, things, _poses(view, len(things)))
         grain = 0.02 * (view.random((self.size, self.size, 1), np.float32) - 0.5)
+        pixels = (np.clip(painting.pixels + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
         coarse = COARSE_OF_FINE[self.instance(i) % len(KINDS)]
-        mask = np.where(seen, len(BACKDROPS) + coarse, behind.classes).astype(np.uint8)
-        return Scene((np.clip(pixels + grain, 0, 1) * 255 + 0.5).astype(np.uint8), mask, _box(seen))
+        mask = np.where(painting.seen, len(BACKDROPS) + coarse, behind.classes).astype(np.uint8)
+        return Scene(pixels, mask, painting.boxes)
 
 
-def _pose(random: Random) -> Pose:
-    scale = random.uniform(0.28, 0.46)
-    reach = 0.5 - 0.75 * scale
-    return Pose(
-        x=0.5 + reach * random.uniform(-1, 1),
-        y=0.5 + reach * random.uniform(-1, 1),
-        scale=scale,
-        turn=random.uniform(-0.3, 0.3),
-        mirrored=bool(random.random() < 0.5),
-        light=random.uniform(-2.6, -0.5),  # from above
-    )
-
-
-def _box(seen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    return np.array([rows[0], columns[0], rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1], np.float32)
+def _poses(random: Random, count: int) -> list[Pose]:
+    """Of so many things, far from each other, those lower in the picture nearer and so later."""
+    light = random.uniform(-2.6, -0.5)  # from above
+    places: list[NDArray[np.float64]] = []
+    for _ in range(count):
+        tries = random.uniform(0.14, 0.86, (6, 2))
+        gaps = [min([float(np.abs(place - other).max()) for other in places], default=1.0) for place in tries]
+        places.append(tries[int(np.argmax(gaps))])
+    places.sort(key=lambda place: float(place[1]))
+    return [
+        Pose(
+            x=float(x),
+            y=float(y),
+            scale=random.uniform(0.8, 1.1) * SCALE[count - 1],
+            turn=random.uniform(-0.3, 0.3),
+            mirrored=bool(random.random() < 0.5),
+            light=light,
+        )
+        for x, y in places
+    ]

@@ -2,13 +2,13 @@
 
 import colorsys
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]
 Random = np.random.Generator
 
 SKY, LAND, WATER, WALL, FLOOR = range(5)
@@ -32,7 +32,7 @@ def backdrop(random: Random, size: int) -> Backdrop:
     """Draws one of sky over land, sky over water, and wall over floor, in the colours of a mood of its own."""
     hue, dark = random.random(), random.random() < 0.25
     value = random.uniform(0.25, 0.45) if dark else random.uniform(0.6, 0.95)
-    saturation = random.uniform(0.15, 0.55)
+    saturation = random.uniform(0.1, 0.35)
     other = hue + random.choice([-1, 1]) * random.uniform(0.04, 0.4)
     horizon = float(random.uniform(0.3, 0.75))
     indoors = random.random() < 0.4
@@ -45,6 +45,7 @@ def backdrop(random: Random, size: int) -> Backdrop:
     top, bottom = colour(hue, saturation, value), colour(other, saturation + 0.15, value * random.uniform(0.55, 0.95))
     above_tone = (_sky if upper == SKY else _wall)(random, x, y, size)
     below_tone = {LAND: _land, WATER: _water, FLOOR: _floor}[lower](random, x, y, horizon, size)
+    above_tone, below_tone = 0.4 + 0.6 * above_tone, 0.4 + 0.6 * below_tone
     fade = colour(hue + 0.08, 0.6 * saturation, min(1.0, value * 1.2))
     share = (y / max(horizon, 0.1))[..., None] * (0.8 if upper == SKY else 0.2)
     above = (top + (fade - top) * share) * above_tone[..., None]

@@ -44,41 +44,63 @@ class Pose(NamedTuple):
     light: float  # direction it comes from
 
 
+class Painting(NamedTuple):
+    """What came of it."""
+
+    pixels: Field  # (S, S, 3) in 0..1
+    seen: NDArray[np.bool_]  # (S, S) where there is a thing
+    boxes: Field  # (things, 4) top, left, height, width in pixels; of those that are seen
+
+
 def random_finish(random: Random) -> Finish:
-    return Finish(float(random.uniform(3.8, 5.8)), float(random.normal(0, 0.15)), float(random.uniform(0.45, 0.9)))
+    return Finish(float(random.uniform(3.8, 4.8)), float(random.normal(0, 0.1)), float(random.uniform(0.6, 0.9)))
 
 
 def random_colours(random: Random) -> Field:
     """(6, 3) one of each of BODY ... GLASS; the second colour is clearly darker or lighter than the body's."""
-    hue, value = random.random(), random.uniform(0.4, 1.0)
-    apart = random.uniform(0.3, 0.45) * (-1 if value > 0.7 else 1)
-    body = colour(hue, random.uniform(0.35, 0.85), value)
-    second = colour(hue + random.uniform(0.06, 0.5), random.uniform(0.2, 0.8), value + apart)
-    accent = colour(hue + random.uniform(0.3, 0.7), random.uniform(0.5, 1.0), random.uniform(0.5, 1.0))
+    hue, value = random.integers(8) / 8 + random.normal(0, 0.02), random.choice([0.5, 0.92])
+    body = colour(hue, random.uniform(0.5, 0.75), value)
+    second = colour(hue + 0.1, random.uniform(0.4, 0.6), 1.42 - value)
+    accent = colour(hue + 0.5, random.uniform(0.6, 0.9), random.uniform(0.7, 0.9))
     dark, light = colour(random.random(), 0.3, 0.15), colour(random.random(), 0.08, 0.97)
     glass = colour(random.random(), random.uniform(0.15, 0.4), random.uniform(0.55, 0.9))
     return np.stack([body, second, accent, dark, light, glass])
 
 
-def paint(background: Field, thing: Thing, pose: Pose) -> tuple[Field, NDArray[np.bool_]]:
-    """The picture (S, S, 3) in 0..1 and where the thing is seen (S, S)."""
+def paint(background: Field, things: Sequence[Thing], poses: Sequence[Pose]) -> Painting:
+    """Paints things over a background (S, S, 3); later ones cover earlier ones."""
     size = background.shape[0]
     fine = size * SUPERSAMPLING
-    outlines = _outlines(thing.parts, pose, fine)
+    outlines = [_outlines(thing.parts, pose, fine) for thing, pose in zip(things, poses, strict=True)]
     canvas = Image.new("L", (fine, fine))
     draw = ImageDraw.Draw(canvas)
-    for number, outline in enumerate(outlines, 1):
+    for number, outline in enumerate((outline for each in outlines for outline in each), 1):
         draw.polygon(outline.ravel().tolist(), fill=number)
     numbers = np.asarray(canvas).ravel()
-    places = np.flatnonzero(numbers)  # (M,) fine pixels that show the thing
-    shown = np.full((len(places), 4), FULL, np.uint8)
-    shown[:, :3] = _colours(numbers[places] - 1, places, outlines, thing, pose, fine) * FULL
     layer = np.zeros((fine, fine, 4), np.uint8)
-    layer.view(np.uint32).ravel()[places] = shown.view(np.uint32).ravel()
+    first, boxes = 1, []
+    for thing, pose, own in zip(things, poses, outlines, strict=True):
+        places = np.flatnonzero((numbers >= first) & (numbers < first + len(own)))  # (M,) fine pixels that show it
+        shown = np.full((len(places), 4), FULL, np.uint8)
+        shown[:, :3] = _colours(numbers[places] - first, places, own, thing, pose, fine) * FULL
+        layer.view(np.uint32).ravel()[places] = shown.view(np.uint32).ravel()
+        boxes += _box(places, fine)
+        first += len(own)
     shrunk = np.asarray(Image.fromarray(layer).reduce(SUPERSAMPLING), np.float32) / FULL  # (S, S, 4)
-    cover = shrunk[..., 3]
-    behind = background * ((1 - _shadow(cover, pose.light)) * (1 - cover))[..., None]
-    return behind + shrunk[..., :3] * (cover * _relief(cover, pose.light))[..., None], cover >= 0.5
+    cover, light = shrunk[..., 3], poses[0].light
+    behind = background * ((1 - _shadow(cover, light)) * (1 - cover))[..., None]
+    pixels = behind + shrunk[..., :3] * (cover * _relief(cover, light))[..., None]
+    return Painting(pixels, cover >= 0.5, np.array(boxes, np.float32).reshape(-1, 4))
+
+
+def _box(places: NDArray[Any], fine: int) -> list[tuple[float, float, float, float]]:
+    """The box of what is seen of a thing, if anything is."""
+    if not len(places):
+        return []
+    down, across = np.divmod(places, fine)
+    top, left, bottom, right = down[0], across.min(), down[-1] + 1, across.max() + 1
+    y, x, height, width = (float(side) / SUPERSAMPLING for side in (top, left, bottom - top, right - left))
+    return [(y, x, height, width)]
 
 
 def _outlines(parts: Sequence[Part], pose: Pose, fine: int) -> list[Field]:

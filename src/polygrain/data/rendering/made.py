@@ -191,7 +191,8 @@ def vase(random: Random) -> list[Part]:
     )
     low = random.uniform(-0.1, 0.3)
     shape = [(-0.9, mouth), (-0.6, neck), (-0.4, neck + 0.05), (low, belly), (0.5, 0.5 * (belly + foot)), (0.92, foot)]
-    half = float(np.interp(low, *zip(*shape, strict=True)))
+    heights, widths = zip(*shape, strict=True)
+    half = float(np.interp(low, np.array(heights), np.array(widths)))
     return [
         Part(arc(-0.32, -0.3, 0.24, 0.3, 1.9, 4.6, 0.09), SECOND, gloss=0.7),
         Part(arc(0.32, -0.3, 0.24, 0.3, -1.5, 1.3, 0.09), SECOND, gloss=0.7),

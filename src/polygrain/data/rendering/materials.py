@@ -5,11 +5,12 @@ The kind of a thing decides its material, as it does in the world; pace, tilt, s
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.float32]
+Field = NDArray[np.floating[Any]]  # float32 where it matters for speed
 Material = Callable[[Field, Field], Field]
 
 
