@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from polygrain.cli import main, merge, typed
@@ -91,6 +92,28 @@ def test_an_unknown_encoder_is_refused_with_near_names(
     assert "vit_mini_64" in complaint(
         capsys, "pretrain", photos, "--out", tmp_path / "run", "--encoder", "vit_minni_64"
     )
+
+
+def test_a_recipe_keeps_the_papers_values_and_named_options_win(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    small = ["--vicregl.large-size", 32, "--vicregl.expander-width", 16, "--vicregl.local-width", 16]
+    small += ["--vicregl.num-matches", "[4,2]", "--encoder", "resnet18_64", "--epochs", 1, "--batch-size", 4]
+    arguments = ["pretrain", photos, "--recipe", "vicregl-resnet50-100ep", "--out", out, "--workers", 0, *small]
+    assert main([str(argument) for argument in arguments]) == 0
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert config["vicregl"]["base_lr"] == 0.3 and config["vicregl"]["large_scale"] == [0.08, 1.0]
+    assert config["scale"] == "paper" and config["vicregl"]["num_matches"] == [4, 2] and config["epochs"] == 1
+
+
+def test_a_run_can_be_repeated_from_its_own_configuration(photos: Path, tmp_path: Path) -> None:
+    tiny = ["--encoder", "vit_mini_64", "--encoder-args", "{depth: 1, embed_dim: 32, num_heads: 2}", "--workers", 0]
+    first = ["pretrain", photos, "--out", tmp_path / "a", "--epochs", 1, "--batch-size", 4, *tiny]
+    assert main([str(argument) for argument in first]) == 0
+    again = ["pretrain", "--config", tmp_path / "a" / "config.yaml", "--out", tmp_path / "b"]
+    assert main([str(argument) for argument in again]) == 0
+    assert (tmp_path / "a" / "backbone.safetensors").read_bytes() == (
+        tmp_path / "b" / "backbone.safetensors"
+    ).read_bytes()
 
 
 def test_help_does_not_import_torch() -> None:

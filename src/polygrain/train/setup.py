@@ -69,7 +69,8 @@ def pretrain(
     fabric = launch(settings)
     workers = set_threads(settings, fabric)
 
-    resolved, values, choices = resolve(settings, method or {}, images, gpu=fabric.device.type == "cuda")
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in (method or {}).items()}
+    resolved, values, choices = resolve(settings, given, images, gpu=fabric.device.type == "cuda")
     if choices:
         say(
             fabric,
