@@ -1,3 +1,4 @@
+import json
 import re
 import subprocess
 import sys
@@ -114,6 +115,20 @@ def test_a_run_can_be_repeated_from_its_own_configuration(photos: Path, tmp_path
     assert (tmp_path / "a" / "backbone.safetensors").read_bytes() == (
         tmp_path / "b" / "backbone.safetensors"
     ).read_bytes()
+
+
+def test_two_devices_train_as_one_with_the_whole_batch(photos: Path, tmp_path: Path) -> None:
+    tiny = ["--encoder", "vit_mini_64", "--encoder-args", "{depth: 1, embed_dim: 32, num_heads: 2}", "--workers", "0"]
+    tiny += ["--mugs.hidden", "32", "--local.weight", "0.1", "--local.width", "16", "--log-every", "1"]
+    records = []
+    for devices in ("1", "2"):
+        out = tmp_path / devices
+        run = ["pretrain", str(photos), "--out", str(out), "--epochs", "2", "--batch-size", "4", "--devices", devices]
+        subprocess.run([sys.executable, "-m", "polygrain.cli", *run, *tiny], check=True, timeout=120)
+        records.append([json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()])
+    for one, two in zip(*records, strict=True):
+        for name in ("loss", "gradient_norm", "instance/info_nce", "group/cross_entropy", "local/variance"):
+            assert one[name] == pytest.approx(two[name], rel=1e-4), (one["step"], name)
 
 
 def test_help_does_not_import_torch() -> None:

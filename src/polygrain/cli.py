@@ -183,12 +183,15 @@ def pretrain(arguments: list[str]) -> None:
         parser.parse_object({"data": "", "out": "", **recipe}, defaults=False)  # refuses what it does not know
         given = merge({"scale": "paper", **recipe}, given)
 
+    from polygrain.distributed import rank
     from polygrain.methods.adding import LocalSettings
     from polygrain.train.setup import pretrain as run
 
     method = given.pop(name, {})
     local = LocalSettings(**given.pop("local", {}))
     result = run(PretrainSettings(**given), method, local)
+    if rank() > 0:
+        return
     probe = "  ".join(f"{key} {value:.2%}" for key, value in result.record.items() if key.startswith("probe/"))
     print(f"Trained backbone: {result.out / 'backbone.safetensors'}" + (f"  ({probe})" if probe else ""))
 
