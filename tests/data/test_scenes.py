@@ -68,13 +68,17 @@ def test_every_stretch_of_fifteen_pictures_shows_every_kind(train: Scenes):
     assert np.array_equal(train.labels(), fine) and train.label(17) == fine[17]
 
 
-def test_box_and_mask_agree(train: Scenes):
+def test_boxes_and_mask_agree(train: Scenes):
     for i in range(60):
         thing = train.mask(i) >= MASK_CLASSES.index("animal")
-        ((top, left, height, width),) = train.boxes(i).astype(int)
-        assert thing[top : top + height, left : left + width].sum() == thing.sum() > 0.03 * thing.size
-        inside = thing[top : top + height, left : left + width]
-        assert inside.any(0)[[0, -1]].all() and inside.any(1)[[0, -1]].all()
+        covered = np.zeros_like(thing)
+        for top, left, height, width in train.boxes(i):
+            rows = slice(int(np.floor(top)), int(np.ceil(top + height)))
+            columns = slice(int(np.floor(left)), int(np.ceil(left + width)))
+            covered[rows, columns] = True
+            assert thing[rows, columns].mean() > 0.2
+        assert thing.sum() > 0.03 * thing.size
+        assert not (thing & ~covered).any()
         assert set(np.unique(train.mask(i)[thing])) == {MASK_CLASSES.index(COARSE[train.coarse_labels()[i]])}
 
 
@@ -104,7 +108,7 @@ def test_mean_colour_does_not_tell_the_class(train: Scenes, val: Scenes):
     centre = first.mean(0)
     for k in (10, 20):
         fine = knn(first - centre, second - centre, train.fine_labels(), k)
-        assert (fine == val.fine_labels()).mean() < CHANCE["fine"] + 0.05
+        assert (fine == val.fine_labels()).mean() < CHANCE["fine"] + 0.07
         coarse = knn(first - centre, second - centre, train.coarse_labels(), k)
         assert (coarse == val.coarse_labels()).mean() < CHANCE["coarse"] + 0.07
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polygrain.data.images import Images
-from polygrain.data.rendering.backdrops import BACKDROPS, Random, backdrop
+from polygrain.data.rendering.backdrops import BACKDROPS, Random, backdrop, lighting, random_mood
 from polygrain.data.rendering.drawing import Pose, Thing, paint, random_colours, random_finish
 from polygrain.data.rendering.things import FAMILIES
 
@@ -102,15 +102,17 @@ class Scenes(Images):
         """Picture i with its truth."""
         kind = KINDS[self.instance(i) % len(KINDS)]
         looks = np.random.default_rng([self.seed, 0, self.instance(i)])
+        mood = random_mood(looks)
         things = [
-            Thing(kind.draw(looks), random_colours(looks), kind.material, random_finish(looks))
+            Thing(kind.draw(looks), random_colours(looks, mood), kind.material, random_finish(looks))
             for _ in range(int(looks.integers(2, MOST_THINGS + 1)))
         ]
         view = np.random.default_rng([self.seed, 1, i])
-        behind = backdrop(view, self.size)
+        behind = backdrop(view, self.size, mood)
         painting = paint(behind.pixels, things, _poses(view, len(things)))
+        lit = lighting(view, self.size)
         grain = 0.02 * (view.random((self.size, self.size, 1), np.float32) - 0.5)
-        pixels = (np.clip(painting.pixels + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
+        pixels = (np.clip(painting.pixels * lit + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
         coarse = COARSE_OF_FINE[self.instance(i) % len(KINDS)]
         mask = np.where(painting.seen, len(BACKDROPS) + coarse, behind.classes).astype(np.uint8)
         return Scene(pixels, mask, painting.boxes)

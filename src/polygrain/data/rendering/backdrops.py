@@ -15,6 +15,17 @@ SKY, LAND, WATER, WALL, FLOOR = range(5)
 BACKDROPS = ("sky", "land", "water", "wall", "floor")
 
 
+class Mood(NamedTuple):
+    """What the colours of a picture go with."""
+
+    hue: float  # of the background; things have the opposite
+    dark: bool  # the background is darker than the things, or lighter
+
+
+def random_mood(random: Random) -> Mood:
+    return Mood(float(random.choice([0.05, 0.55])), bool(random.random() < 0.5))
+
+
 class Backdrop(NamedTuple):
     """A background and its truth."""
 
@@ -28,12 +39,11 @@ def colour(hue: float, saturation: float, value: float) -> Field:
     return np.array(colorsys.hsv_to_rgb(hue % 1, min(1.0, max(0.0, saturation)), min(1.0, max(0.0, value))), np.float32)
 
 
-def backdrop(random: Random, size: int) -> Backdrop:
+def backdrop(random: Random, size: int, mood: Mood) -> Backdrop:
     """Draws one of sky over land, sky over water, and wall over floor, in the colours of a mood of its own."""
-    hue, dark = random.random(), random.random() < 0.25
-    value = random.uniform(0.25, 0.45) if dark else random.uniform(0.6, 0.95)
-    saturation = random.uniform(0.1, 0.35)
-    other = hue + random.choice([-1, 1]) * random.uniform(0.04, 0.4)
+    value, value_below = random.uniform(0.3, 0.95, 2)
+    saturation = random.uniform(0.1, 0.5)
+    hue, other = mood.hue + random.normal(0, 0.04, 2)
     horizon = float(random.uniform(0.3, 0.75))
     indoors = random.random() < 0.4
     upper, lower = (WALL, FLOOR) if indoors else (SKY, LAND if random.random() < 0.5 else WATER)
@@ -42,7 +52,7 @@ def backdrop(random: Random, size: int) -> Backdrop:
     if lower == LAND:
         line += _waves(random, x[0]) * random.uniform(0.01, 0.05)
     below = y > line
-    top, bottom = colour(hue, saturation, value), colour(other, saturation + 0.15, value * random.uniform(0.55, 0.95))
+    top, bottom = colour(hue, saturation, value), colour(other, saturation + 0.15, value_below)
     above_tone = (_sky if upper == SKY else _wall)(random, x, y, size)
     below_tone = {LAND: _land, WATER: _water, FLOOR: _floor}[lower](random, x, y, horizon, size)
     above_tone, below_tone = 0.4 + 0.6 * above_tone, 0.4 + 0.6 * below_tone
@@ -53,6 +63,13 @@ def backdrop(random: Random, size: int) -> Backdrop:
     pixels = np.where(below[..., None], ground, above)
     pixels = _clutter(random, pixels, upper, lower, horizon, size, value)
     return Backdrop(pixels, np.where(below, lower, upper).astype(np.uint8), horizon)
+
+
+def lighting(random: Random, size: int) -> Field:
+    """Brightness over the picture (S, S, 1): a light from somewhere around it."""
+    x, y = grid(size)
+    angle, strength = random.uniform(0, 2 * math.pi), random.uniform(0.4, 1.1)
+    return (1 + strength * (math.cos(angle) * (x - 0.5) + math.sin(angle) * (y - 0.5)))[..., None]
 
 
 def grid(size: int) -> tuple[Field, Field]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from polygrain.data.rendering.backdrops import Random, colour
+from polygrain.data.rendering.backdrops import Mood, Random, colour
 from polygrain.data.rendering.materials import Field, Material
 from polygrain.data.rendering.shapes import BODY, SECOND, Part
 
@@ -56,14 +56,16 @@ def random_finish(random: Random) -> Finish:
     return Finish(float(random.uniform(3.8, 4.8)), float(random.normal(0, 0.1)), float(random.uniform(0.6, 0.9)))
 
 
-def random_colours(random: Random) -> Field:
-    """(6, 3) one of each of BODY ... GLASS; the second colour is clearly darker or lighter than the body's."""
-    hue, value = random.integers(8) / 8 + random.normal(0, 0.02), random.choice([0.5, 0.92])
-    body = colour(hue, random.uniform(0.5, 0.75), value)
-    second = colour(hue + 0.1, random.uniform(0.4, 0.6), 1.42 - value)
-    accent = colour(hue + 0.5, random.uniform(0.6, 0.9), random.uniform(0.7, 0.9))
-    dark, light = colour(random.random(), 0.3, 0.15), colour(random.random(), 0.08, 0.97)
-    glass = colour(random.random(), random.uniform(0.15, 0.4), random.uniform(0.55, 0.9))
+def random_colours(random: Random, mood: Mood) -> Field:
+    """(6, 3) one of each of BODY ... GLASS; of body and second colour one is clearly darker."""
+    hue = mood.hue + 0.5 + random.normal(0, 0.05)
+    values = (0.95, 0.6) if mood.dark else (0.75, 0.4)
+    first, then = values if random.random() < 0.5 else values[::-1]
+    saturation = random.uniform(0.25, 0.75, 2)
+    body, second = colour(hue, saturation[0], first), colour(hue + 0.06, saturation[1], then)
+    accent = colour(hue + 0.12, random.uniform(0.6, 0.8), random.uniform(0.5, 0.95))
+    dark, light = colour(mood.hue, 0.4, random.uniform(0.12, 0.32)), colour(hue, 0.08, 0.97)
+    glass = colour(mood.hue, random.uniform(0.15, 0.4), random.uniform(0.5, 0.85))
     return np.stack([body, second, accent, dark, light, glass])
 
 
