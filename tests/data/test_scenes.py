@@ -108,13 +108,12 @@ def test_mean_colour_does_not_tell_the_class(train: Scenes, val: Scenes):
     centre = first.mean(0)
     for k in (10, 20):
         fine = knn(first - centre, second - centre, train.fine_labels(), k)
-        assert (fine == val.fine_labels()).mean() < CHANCE["fine"] + 0.07
+        assert (fine == val.fine_labels()).mean() < CHANCE["fine"] + 0.06
         coarse = knn(first - centre, second - centre, train.coarse_labels(), k)
         assert (coarse == val.coarse_labels()).mean() < CHANCE["coarse"] + 0.07
 
 
 def test_pixels_hardly_tell_the_class(train: Scenes, val: Scenes):
-    """4,000 to 1,000 pictures give FIGURES; here are fewer."""
     small = [pixels(s).reshape(-1, 3, 16, 4, 16, 4).mean((3, 5)).reshape(len(s), -1) for s in (train, val)]
     centre = small[0].mean(0)
     for k in (10, 20):

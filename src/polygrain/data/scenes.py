@@ -1,14 +1,21 @@
 """Scenes: a built-in image set, rendered from a seed, whose truth is known at every granularity.
 
-Each picture shows one thing before a background: one of fifteen kinds (fish, bird, rabbit; car, bus, tractor; pine,
-tree, flower; house, tower, castle; mug, teapot, vase) of five families. Known are the family (coarse class), the kind
-(fine class), the instance, the box and a mask of ten classes (five backgrounds, five families).
+Each picture shows two or three things of one kind before a background. The fifteen kinds (fish, bird, rabbit; car, bus,
+tractor; pine, tree, flower; house, tower, castle; mug, teapot, vase) form five families. Known are the family (coarse
+class), the kind (fine class), the instance, a box for each thing and a mask of ten classes (five backgrounds, five
+families).
 
-Colour, pattern, light, place, size, tilt and background are drawn without regard to the class, so that neither the
-mean colour nor the pixels tell it; the shapes and their parts do. An instance keeps its proportions, colours and
-pattern in all its pictures; all else is new in each. Kinds follow each other in turn (label = instance mod 15), so
-every stretch of pictures is balanced. Pictures are a function of (seed, index, size) alone; another seed gives other
-instances of the same classes, for validation.
+A kind has a shape, parts and a material (scales, bricks, glaze ...). Colours, number, places, sizes, tilt, light and
+background are drawn without regard to it, so pixels say little: with 4,000 pictures to search and 1,000 to name, kNN
+(k = 10) finds 8 % of the kinds by mean colour and 17 % by 16x16 pixels, where chance is 7 %, and 23 % and 34 % of the
+families, where chance is 20 %. A small convolutional network that is told the kinds names most of them after half a
+minute on one core. Colours are few on purpose (warm things before something cold, or cold ones before something
+warm): where each picture had its own, training without labels would learn the colours first.
+
+An instance is what a picture shows: its things keep their proportions, colours and material in all its pictures
+(`images_per_instance`); all else is new in each. Kinds follow each other in turn, so every stretch of pictures is
+balanced. A picture is a function of (seed, index, size) alone; another seed gives other instances of the same classes,
+for validation.
 """
 
 from typing import NamedTuple
@@ -28,10 +35,7 @@ KINDS = tuple(kind for kinds in FAMILIES.values() for kind in kinds)
 FINE = tuple(kind.name for kind in KINDS)
 COARSE_OF_FINE = np.repeat(np.arange(len(COARSE)), [len(kinds) for kinds in FAMILIES.values()])
 MASK_CLASSES = (*BACKDROPS, *COARSE)
-
-
-MOST_THINGS = 3
-SCALE = (0.42, 0.38, 0.32)  # by number of things
+SCALE = {2: 0.38, 3: 0.32}  # by number of things
 
 
 class Scene(NamedTuple):
@@ -84,7 +88,7 @@ class Scenes(Images):
         return COARSE_OF_FINE[self.fine_labels()]
 
     def instances(self) -> NDArray[np.int64]:
-        """(n,) which thing is shown; equal numbers, the same thing."""
+        """(n,) number of what is shown; equal numbers, the same things."""
         return np.arange(len(self)) // self.images_per_instance
 
     def instance(self, i: int) -> int:
@@ -105,11 +109,11 @@ class Scenes(Images):
         mood = random_mood(looks)
         things = [
             Thing(kind.draw(looks), random_colours(looks, mood), kind.material, random_finish(looks))
-            for _ in range(int(looks.integers(2, MOST_THINGS + 1)))
+            for _ in range(int(looks.choice(list(SCALE))))
         ]
         view = np.random.default_rng([self.seed, 1, i])
         behind = backdrop(view, self.size, mood)
-        painting = paint(behind.pixels, things, _poses(view, len(things)))
+        painting = paint(behind.pixels, things, _poses(view, len(things), kind.size))
         lit = lighting(view, self.size)
         grain = 0.02 * (view.random((self.size, self.size, 1), np.float32) - 0.5)
         pixels = (np.clip(painting.pixels * lit + grain, 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -118,8 +122,8 @@ class Scenes(Images):
         return Scene(pixels, mask, painting.boxes)
 
 
-def _poses(random: Random, count: int) -> list[Pose]:
-    """Of so many things, far from each other, those lower in the picture nearer and so later."""
+def _poses(random: Random, count: int, size: float) -> list[Pose]:
+    """Of so many things of a size, far from each other, those lower in the picture nearer and so later."""
     light = random.uniform(-2.6, -0.5)  # from above
     places: list[NDArray[np.float64]] = []
     for _ in range(count):
@@ -131,7 +135,7 @@ def _poses(random: Random, count: int) -> list[Pose]:
         Pose(
             x=float(x),
             y=float(y),
-            scale=random.uniform(0.8, 1.1) * SCALE[count - 1],
+            scale=random.uniform(0.8, 1.1) * SCALE[count] * size,
             turn=random.uniform(-0.3, 0.3),
             mirrored=bool(random.random() < 0.5),
             light=light,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,96 +63,115 @@ def random_colours(random: Random, mood: Mood) -> Field:
     first, then = values if random.random() < 0.5 else values[::-1]
     saturation = random.uniform(0.25, 0.75, 2)
     body, second = colour(hue, saturation[0], first), colour(hue + 0.06, saturation[1], then)
-    accent = colour(hue + 0.12, random.uniform(0.6, 0.8), random.uniform(0.5, 0.95))
-    dark, light = colour(mood.hue, 0.4, random.uniform(0.12, 0.32)), colour(hue, 0.08, 0.97)
+    accent = colour(hue + random.choice([-0.1, 0.1]), random.uniform(0.6, 0.8), random.uniform(0.5, 0.95))
+    dark, light = colour(mood.hue, 0.4, random.uniform(0.12, 0.4)), colour(hue, 0.08, 0.97)
     glass = colour(mood.hue, random.uniform(0.15, 0.4), random.uniform(0.5, 0.85))
     return np.stack([body, second, accent, dark, light, glass])
 
 
 def paint(background: Field, things: Sequence[Thing], poses: Sequence[Pose]) -> Painting:
-    """Paints things over a background (S, S, 3); later ones cover earlier ones."""
+    """Paints things over a background (S, S, 3); later ones cover earlier ones.
+
+    Parts are drawn as numbers on a fine canvas, whose colours are looked up and averaged over each pixel. Light changes
+    slowly over a part, so it is computed per pixel.
+    """
     size = background.shape[0]
     fine = size * SUPERSAMPLING
-    outlines = [_outlines(thing.parts, pose, fine) for thing, pose in zip(things, poses, strict=True)]
-    canvas = Image.new("L", (fine, fine))
-    draw = ImageDraw.Draw(canvas)
-    for number, outline in enumerate((outline for each in outlines for outline in each), 1):
-        draw.polygon(outline.ravel().tolist(), fill=number)
-    numbers = np.asarray(canvas).ravel()
-    layer = np.zeros((fine, fine, 4), np.uint8)
+    parts = [part for thing in things for part in thing.parts]
+    points = np.concatenate([_placed(thing, pose) for thing, pose in zip(things, poses, strict=True)]) * fine
+    starts = np.cumsum([0] + [len(part.points) for part in parts])  # (parts + 1,)
+    numbers = _numbered(np.split(points, starts[1:-1]), fine)
+    colours = np.concatenate([np.zeros(1, np.uint32), *(_part_colours(thing) for thing in things)])
+    layer = np.take(colours, numbers)
     first, boxes = 1, []
-    for thing, pose, own in zip(things, poses, outlines, strict=True):
-        places = np.flatnonzero((numbers >= first) & (numbers < first + len(own)))  # (M,) fine pixels that show it
-        shown = np.full((len(places), 4), FULL, np.uint8)
-        shown[:, :3] = _colours(numbers[places] - first, places, own, thing, pose, fine) * FULL
-        layer.view(np.uint32).ravel()[places] = shown.view(np.uint32).ravel()
-        boxes += _box(places, fine)
-        first += len(own)
-    shrunk = np.asarray(Image.fromarray(layer).reduce(SUPERSAMPLING), np.float32) / FULL  # (S, S, 4)
-    cover, light = shrunk[..., 3], poses[0].light
+    for thing, pose in zip(things, poses, strict=True):
+        _wear(layer, numbers, first, thing, pose)
+        boxes += _box((numbers >= first) & (numbers < first + len(thing.parts)))
+        first += len(thing.parts)
+    shrunk = Image.fromarray(layer.view(np.uint8).reshape(fine, fine, 4)).reduce(SUPERSAMPLING)
+    coloured = np.asarray(shrunk, np.float32) / FULL  # (S, S, 4)
+    cover, light = coloured[..., 3], poses[0].light
+    middle = slice(SUPERSAMPLING // 2, None, SUPERSAMPLING)
+    shade = _shade(numbers[middle, middle], parts, points / SUPERSAMPLING, starts, light)
     behind = background * ((1 - _shadow(cover, light)) * (1 - cover))[..., None]
-    pixels = behind + shrunk[..., :3] * (cover * _relief(cover, light))[..., None]
+    pixels = behind + coloured[..., :3] * (cover * shade * _relief(cover, light))[..., None]
     return Painting(pixels, cover >= 0.5, np.array(boxes, np.float32).reshape(-1, 4))
 
 
-def _box(places: NDArray[Any], fine: int) -> list[tuple[float, float, float, float]]:
-    """The box of what is seen of a thing, if anything is."""
-    if not len(places):
-        return []
-    down, across = np.divmod(places, fine)
-    top, left, bottom, right = down[0], across.min(), down[-1] + 1, across.max() + 1
-    y, x, height, width = (float(side) / SUPERSAMPLING for side in (top, left, bottom - top, right - left))
-    return [(y, x, height, width)]
-
-
-def _outlines(parts: Sequence[Part], pose: Pose, fine: int) -> list[Field]:
-    """Of the parts, in fine pixels."""
+def _placed(thing: Thing, pose: Pose) -> Field:
+    """Points of all its parts, as shares of the picture's side."""
     sine, cosine = math.sin(pose.turn), math.cos(pose.turn)
     flip = -1 if pose.mirrored else 1
-    matrix = np.array([[flip * cosine, flip * sine], [-sine, cosine]]) * (pose.scale * fine)
-    points = np.concatenate([part.points for part in parts]) @ matrix + (pose.x * fine, pose.y * fine)
-    ends = np.cumsum([len(part.points) for part in parts])[:-1]
-    return np.split(points.astype(np.float32), ends)
+    matrix = np.array([[flip * cosine, flip * sine], [-sine, cosine]], np.float32) * pose.scale
+    points = np.concatenate([part.points for part in thing.parts])
+    return points @ matrix + np.array([pose.x, pose.y], np.float32)
 
 
-def _colours(
-    number: NDArray[np.uint8], places: NDArray[Any], outlines: Sequence[Field], thing: Thing, pose: Pose, fine: int
-) -> Field:
-    """(M, 3) of the fine pixels at `places`, which show the parts `number`."""
-    down = places.astype(np.int32) // fine
-    x, y = (places - down * fine).astype(np.float32), down.astype(np.float32)
-    slot = np.array([part.colour for part in thing.parts])[number]
-    shown = thing.colours[slot]  # (M, 3)
-    worn = np.flatnonzero(np.array([part.patterned for part in thing.parts])[number])
-    amount = thing.finish.strength * _material(thing, pose, x[worn] / fine, y[worn] / fine)
-    other = thing.colours[np.where(slot[worn] == SECOND, BODY, SECOND)]
-    shown[worn] += (other - shown[worn]) * amount[:, None]
-    shade = _shade(number, x, y, outlines, thing.parts, pose.light)
-    return np.clip(shown * shade[:, None], 0, 1)
+def _numbered(outlines: Sequence[Field], fine: int) -> NDArray[np.uint8]:
+    """(fine, fine) the number, from 1, of the outline on top; 0 where there is none."""
+    canvas = Image.new("L", (fine, fine))
+    draw = ImageDraw.Draw(canvas)
+    for number, outline in enumerate(outlines, 1):
+        draw.polygon(outline.ravel().tolist(), fill=number)
+    return np.asarray(canvas)
 
 
-def _shade(
-    number: NDArray[np.uint8], x: Field, y: Field, outlines: Sequence[Field], parts: Sequence[Part], light: float
-) -> Field:
-    """Brightness (M,): each part is taken for a rounded body, lit from one side."""
-    low = np.array([outline.min(0) for outline in outlines])  # (parts, 2)
-    high = np.array([outline.max(0) for outline in outlines])
-    grow = 2 / np.maximum(high - low, 2)
-    shift = -(low + high) / 2 * grow
-    across, down = x * grow[number, 0] + shift[number, 0], y * grow[number, 1] + shift[number, 1]  # (M,) -1..1
-    gloss = np.array([part.gloss for part in parts], np.float32)[number]
-    lit = math.cos(light) * across + math.sin(light) * down
-    return 1 + gloss * (0.22 * lit - 0.1 * (across * across + down * down) + 0.05)
+def _packed(colours: Field) -> NDArray[np.uint32]:
+    """Opaque RGBA (n,) of colours (n, 3) in 0..1."""
+    rgba = np.full((len(colours), 4), FULL, np.uint8)
+    rgba[:, :3] = colours * FULL
+    return rgba.view(np.uint32)[:, 0]
 
 
-def _material(thing: Thing, pose: Pose, x: Field, y: Field) -> Field:
-    """How much of the second colour is where, 0..1, (M,); it turns, mirrors and grows with the thing."""
+def _part_colours(thing: Thing) -> NDArray[np.uint32]:
+    return _packed(thing.colours[[part.colour for part in thing.parts]])
+
+
+def _wear(layer: NDArray[np.uint32], numbers: NDArray[np.uint8], first: int, thing: Thing, pose: Pose) -> None:
+    """Puts the material on the parts that have it, which turns, mirrors and grows with the thing."""
+    slots = [BODY if part.colour == SECOND else SECOND for part in thing.parts]
+    own = thing.colours[[part.colour for part in thing.parts]]
+    worn = np.zeros(FULL + 1, np.uint32)  # by number, 0 where there is no material
+    worn[first : first + len(own)] = _packed(own + thing.finish.strength * (thing.colours[slots] - own))
+    worn[first : first + len(own)] *= np.array([part.patterned for part in thing.parts])
+    places = np.flatnonzero(np.take(worn != 0, numbers))  # (M,)
+    fine = len(numbers)
+    down = places // fine
     flip = -1 if pose.mirrored else 1
     angle = pose.turn + flip * thing.finish.turn
     pace = thing.finish.pace / pose.scale
-    right, down = (x - pose.x) * pace, (y - pose.y) * pace
-    u = flip * (math.cos(angle) * right + math.sin(angle) * down)
-    return thing.material(u, math.cos(angle) * down - math.sin(angle) * right)
+    x = ((places - down * fine).astype(np.float32) / fine - pose.x) * pace
+    y = (down.astype(np.float32) / fine - pose.y) * pace
+    sine, cosine = math.sin(angle), math.cos(angle)
+    there = places[thing.material(flip * (cosine * x + sine * y), cosine * y - sine * x)]
+    layer.ravel()[there] = worn[numbers.ravel()[there]]
+
+
+def _box(shown: NDArray[np.bool_]) -> list[tuple[float, float, float, float]]:
+    """The box of what is seen of a thing, if anything is."""
+    down, across = np.flatnonzero(shown.any(1)), np.flatnonzero(shown.any(0))
+    if not len(down):
+        return []
+    top, left, bottom, right = (
+        int(side) / SUPERSAMPLING for side in (down[0], across[0], down[-1] + 1, across[-1] + 1)
+    )
+    return [(top, left, bottom - top, right - left)]
+
+
+def _shade(
+    numbers: NDArray[np.uint8], parts: Sequence[Part], points: Field, starts: NDArray[np.int64], light: float
+) -> Field:
+    """Brightness (S, S): each part is taken for a rounded body, lit from one side."""
+    low, high = np.minimum.reduceat(points, starts[:-1]), np.maximum.reduceat(points, starts[:-1])  # (parts, 2)
+    table = np.zeros((5, len(parts) + 1), np.float32)  # by number: places along x and y to -1..1, and the gloss
+    table[:2, 1:] = (2 / np.maximum(high - low, 1)).T
+    table[2:4, 1:] = (low + high).T / -2 * table[:2, 1:]
+    table[4, 1:] = [part.gloss for part in parts]
+    grow_x, grow_y, shift_x, shift_y, gloss = np.take(table, numbers, axis=1)
+    at = np.arange(len(numbers), dtype=np.float32) + 0.5
+    across, down = at * grow_x + shift_x, at[:, None] * grow_y + shift_y
+    lit = math.cos(light) * across + math.sin(light) * down
+    return 1 + gloss * (0.22 * lit - 0.1 * (across * across + down * down) + 0.05)
 
 
 def _blurred(cover: Field, radius: float) -> Image.Image:

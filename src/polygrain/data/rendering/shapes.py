@@ -16,6 +16,9 @@ Random = np.random.Generator
 # colours of a thing; each instance has its own of each
 BODY, SECOND, ACCENT, DARK, LIGHT, GLASS = range(6)
 
+ANGLES = np.arange(24, dtype=np.float32) * (2 * math.pi / 24)
+CIRCLE = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
+
 
 class Part(NamedTuple):
     """A polygon with a colour; later parts cover earlier ones."""
@@ -28,8 +31,9 @@ class Part(NamedTuple):
 
 def ellipse(x: float, y: float, rx: float, ry: float, turn: float = 0.0) -> Points:
     """`turn` in radians, clockwise as seen."""
-    angle = np.linspace(0, 2 * math.pi, 24, endpoint=False, dtype=np.float32)
-    return _turned(np.stack([rx * np.cos(angle), ry * np.sin(angle)], 1), x, y, turn)
+    sine, cosine = math.sin(turn), math.cos(turn)
+    axes = np.array([[rx * cosine, rx * sine], [-ry * sine, ry * cosine]], np.float32)
+    return CIRCLE @ axes + np.array([x, y], np.float32)
 
 
 def box(left: float, top: float, right: float, bottom: float, *, taper: float = 0.0, corner: float = 0.0) -> Points:
@@ -69,8 +73,3 @@ def profile(rows: Sequence[tuple[float, float]]) -> Points:
     widths[1:-1] = (widths[:-2] + 2 * widths[1:-1] + widths[2:]) / 4
     right = np.stack([widths, ys], 1)
     return np.concatenate([right, (right * (-1, 1))[::-1]]).astype(np.float32)
-
-
-def _turned(points: Points, x: float, y: float, turn: float) -> Points:
-    sine, cosine = math.sin(turn), math.cos(turn)
-    return (points @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y)).astype(np.float32)

@@ -32,12 +32,17 @@ class Kind(NamedTuple):
     name: str
     draw: Callable[[Random], list[Part]]
     material: Material
+    size: float  # so that all kinds cover as much of a picture
 
 
 FAMILIES: dict[str, tuple[Kind, ...]] = {
-    "animal": (Kind("fish", fish, scales), Kind("bird", bird, feathers), Kind("rabbit", rabbit, fur)),
-    "vehicle": (Kind("car", car, glaze), Kind("bus", bus, rings), Kind("tractor", tractor, slats)),
-    "plant": (Kind("pine", pine, needles), Kind("tree", tree, leaves), Kind("flower", flower, veins)),
-    "building": (Kind("house", house, bricks), Kind("tower", tower, panels), Kind("castle", castle, blocks)),
-    "crockery": (Kind("mug", mug, dots), Kind("teapot", teapot, zigzag), Kind("vase", vase, checks)),
+    "animal": (Kind("fish", fish, scales, 1.06), Kind("bird", bird, feathers, 1.11), Kind("rabbit", rabbit, fur, 1.00)),
+    "vehicle": (Kind("car", car, glaze, 1.08), Kind("bus", bus, rings, 0.84), Kind("tractor", tractor, slats, 0.92)),
+    "plant": (Kind("pine", pine, needles, 1.20), Kind("tree", tree, leaves, 1.00), Kind("flower", flower, veins, 1.08)),
+    "building": (
+        Kind("house", house, bricks, 0.88),
+        Kind("tower", tower, panels, 1.01),
+        Kind("castle", castle, blocks, 0.86),
+    ),
+    "crockery": (Kind("mug", mug, dots, 0.97), Kind("teapot", teapot, zigzag, 1.08), Kind("vase", vase, checks, 1.02)),
 }
