@@ -346,7 +346,7 @@ def methods(arguments: list[str]) -> None:
 
 
 def demo(arguments: list[str]) -> None:
-    """Render pictures, train on them without labels, measure, and write a report: about three minutes."""
+    """Render pictures, train on them without labels, measure, and write a report: a few minutes."""
     parser = Parser(prog="polygrain demo", usage="polygrain demo [--out FOLDER] [--seed N]")
     parser.add_argument("--out", type=str, default="polygrain-demo", help="Folder to write to; an older demo goes.")
     parser.add_argument("--seed", type=int, default=0, help="Of pictures, weights and training.")

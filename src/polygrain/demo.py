@@ -30,25 +30,39 @@ from polygrain.train.setup import Result, pretrain, untrained
 SIZE = 64  # pixels
 TRAIN, BANK, QUERIES, SEGMENTED = 3000, 1500, 600, 600  # pictures
 
-ENCODER = {"img_size": SIZE, "patch_size": 8, "embed_dim": 128, "depth": 4, "num_heads": 4, "drop_path_rate": 0.0}
+# a ViT whose patches come from a convolution and a pooling, which learns from few images
+ENCODER = "vit_tiny_r_s16_p8_224"
+ENCODER_ARGUMENTS = {
+    "img_size": SIZE,
+    "patch_size": 2,  # of the map that the convolution leaves: 8 pixels
+    "embed_dim": 128,
+    "depth": 4,
+    "num_heads": 4,
+    "class_token": False,
+    "global_pool": "avg",
+}
 METHOD = {
-    "large_size": 48,
-    "small_size": 24,
-    "small_crops": 4,
+    "large_size": 32,
+    "small_size": 16,
+    "small_crops": 2,
+    "strong_probability": 0.0,
+    "group_weight": 0.2,
     "hidden": 512,
     "predictor_hidden": 512,
     "out": 128,
     "prototype_dim": 128,
-    "prototypes": 512,
-    "queue_size": 1024,
+    "batch_norm_in_heads": True,
+    "prototypes": 256,
+    "freeze_prototypes_epochs": 0,
+    "queue_size": 256,
     "memory_size": 1024,
     "momentum": 0.98,
     "warmup_epochs": 1,
-    "teacher_temperature_epochs": 1,
-    "base_lr": 2e-3,
+    "base_lr": 8e-3,
+    "patch_embed_lr": 1.0,
 }
-LOCAL = LocalSettings(weight=0.02, width=128)
-EPOCHS, BATCH = 8, 64
+LOCAL = LocalSettings(weight=0.05, width=128)
+EPOCHS, BATCH = 6, 32
 
 
 class Measured(NamedTuple):
@@ -97,8 +111,9 @@ def demo_settings(run: Path, seed: int) -> PretrainSettings:
     return PretrainSettings(
         data="scenes",
         out=str(run),
-        encoder="vit_tiny_64",
-        encoder_args=ENCODER,
+        encoder=ENCODER,
+        encoder_args=ENCODER_ARGUMENTS,
+        position="dino",
         epochs=EPOCHS,
         batch_size=BATCH,
         scale="paper",

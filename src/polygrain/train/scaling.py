@@ -85,7 +85,6 @@ def choose_method(
         *_stores(facts),
         _momentum(batch_size, epochs * (facts.images // batch_size)),
         Choice("warmup_epochs", max(1, min(10, epochs // 10)), "a tenth of the run, at most 10 epochs"),
-        Choice("teacher_temperature_epochs", max(1, min(30, epochs // 3)), "a third of the run, at most 30 epochs"),
     ]
     if not facts.gpu:
         why = "narrower heads on a CPU"
