@@ -1,6 +1,8 @@
 import io
 import json
 import pickle
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -164,3 +166,17 @@ def test_an_undecodable_member_is_replaced(tmp_path: Path, capsys: pytest.Captur
     images: Images = open_images(write(tmp_path / "0.tar", {"a.png": b"?", "b.png": png(5)}))
     assert images.decode(0)[0, 0, 0] == 5
     assert images.broken == [0] and "0.tar:a.png" in capsys.readouterr().err
+
+
+def test_an_npz_becomes_shards_with_the_labels_asked_for(tmp_path: Path):
+    script = Path(__file__).parents[2] / "scripts" / "npz_to_shards"
+    files = [png(i) for i in range(5)]
+    offset = np.cumsum([0] + [len(file) for file in files])
+    data = np.frombuffer(b"".join(files), np.uint8)
+    np.savez(tmp_path / "x.npz", data=data, offset=offset, fine=np.arange(5, 10), coarse=np.arange(5) % 2)
+    options = ["--labels", "coarse", "--per-shard", "2"]
+    subprocess.run([sys.executable, script, tmp_path / "x.npz", tmp_path / "out" / "s", *options], check=True)
+    images = open_images(f"{tmp_path}/out/s-{{000000..000002}}.tar")
+    labels = images.labels()
+    assert labels is not None and labels.tolist() == [0, 1, 0, 1, 0]
+    assert [int(images.decode(i)[0, 0, 0]) for i in range(5)] == [0, 1, 2, 3, 4]
