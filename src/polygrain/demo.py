@@ -46,6 +46,7 @@ METHOD = {
     "small_size": 16,
     "small_crops": 2,
     "strong_probability": 0.0,
+    "blur_scale": 0.15,
     "group_weight": 0.2,
     "hidden": 512,
     "predictor_hidden": 512,

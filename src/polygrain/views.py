@@ -19,6 +19,7 @@ class Crops:
         recipes: names of photometric recipes; crop j gets `recipes[j % len(recipes)]`.
         strong_recipe: recipe of the strongly augmented alternative, drawn with probability `strong_probability`.
         strong_together: one draw decides for all crops of this request, instead of one per crop.
+        blur_scale: factor on the sigma of blurs, which the recipes give for crops of 224 pixels.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Crops:
     strong_recipe: str | None = None
     strong_probability: float = 0.0
     strong_together: bool = False
+    blur_scale: float = 1.0
 
 
 class View(NamedTuple):

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -164,3 +165,12 @@ def test_an_unknown_recipe_is_named_with_the_nearest_one() -> None:
     request = Crops(name="a", count=1, size=32, scale=(0.2, 1), recipes=("byol_c",))
     with pytest.raises(ValueError, match=r"unknown photometric recipe 'byol_c'; did you mean 'byol_[ab]'\?"):
         draw([request], 10, 10, seed=0, epoch=0, image=0)
+
+
+def test_the_sigma_of_blurs_scales_with_the_request() -> None:
+    request = Crops(name="large", count=2, size=64, scale=(0.2, 1.0), recipes=("byol_a",))
+    halved = dataclasses.replace(request, blur_scale=0.5)
+    for image in range(20):
+        whole, half = (draw([r], 80, 90, seed=0, epoch=0, image=image).numbers.blur for r in (request, halved))
+        np.testing.assert_allclose(half, whole / 2)
+        assert (whole >= 0.1).all()

@@ -181,6 +181,7 @@ def _plan(requests: tuple[Crops, ...]) -> _Plan:
         ]
         for alternative in recipes
     ]
+    blur_scale = np.array([request.blur_scale for request, _ in rows])[:, None]
     return _Plan(
         scale=np.array([request.scale for request, _ in rows]),
         ratio=np.array([request.ratio for request, _ in rows]),
@@ -190,6 +191,6 @@ def _plan(requests: tuple[Crops, ...]) -> _Plan:
         odds=_Odds(
             happens=np.array(happens),
             jitter=np.array([[recipe.jitter for recipe in alternative] for alternative in recipes]),
-            blur_sigma=np.array([[recipe.blur_sigma for recipe in alternative] for alternative in recipes]),
+            blur_sigma=np.array([[r.blur_sigma for r in alternative] for alternative in recipes]) * blur_scale,
         ),
     )

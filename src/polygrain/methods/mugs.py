@@ -29,6 +29,7 @@ class Mugs:
         small_size: side of the student's small crops, in pixels.
         small_scale: their share of the image area.
         small_crops: number of small crops; 0 for none.
+        blur_scale: factor on the sigma of blurs, which the recipes give for crops of 224 pixels.
         strong_probability: that the student's pair of large crops, and each small crop, is strongly augmented.
         share_large_crops: the student sees the teacher's large crops instead of two of its own.
         instance_weight: of instance discrimination; the loss is the weighted mean of the terms, 0 leaves one out.
@@ -72,6 +73,7 @@ class Mugs:
     small_size: int = 96
     small_scale: tuple[float, float] = (0.05, 0.25)
     small_crops: int = 10
+    blur_scale: float = 1.0
     strong_probability: float = 0.5
     share_large_crops: bool = False
     instance_weight: float = 1.0
@@ -173,7 +175,12 @@ class Mugs:
         if not 0 <= self.strong_probability <= 1:
             raise ValueError(f"strong_probability is {self.strong_probability}; it must be between 0 and 1")
         teacher = Crops(
-            name="teacher", count=2, size=self.large_size, scale=self.large_scale, recipes=("dino_1", "dino_2")
+            name="teacher",
+            count=2,
+            size=self.large_size,
+            scale=self.large_scale,
+            recipes=("dino_1", "dino_2"),
+            blur_scale=self.blur_scale,
         )
         student = replace(
             teacher,

@@ -19,6 +19,7 @@ class VICReg:
     Args:
         large_size: side of both crops, in pixels.
         large_scale: their share of the image area.
+        blur_scale: factor on the sigma of blurs, which the recipes give for crops of 224 pixels.
         expander_width: of the hidden and output layers of the expander.
         invariance: coefficient of the mean squared difference.
         variance: coefficient of the hinge on the standard deviation.
@@ -33,6 +34,7 @@ class VICReg:
 
     large_size: int = 224
     large_scale: tuple[float, float] = (0.08, 1.0)
+    blur_scale: float = 1.0
     expander_width: int = 8192
     invariance: float = 25.0
     variance: float = 25.0
@@ -45,7 +47,14 @@ class VICReg:
     weight_decay: float | None = None
 
     def build(self, encoder: Encoder) -> Method:
-        crops = Crops(name="large", count=2, size=self.large_size, scale=self.large_scale, recipes=("byol_a", "byol_b"))
+        crops = Crops(
+            name="large",
+            count=2,
+            size=self.large_size,
+            scale=self.large_scale,
+            recipes=("byol_a", "byol_b"),
+            blur_scale=self.blur_scale,
+        )
         objective = Global(
             (encoder.dim, self.expander_width, self.expander_width, self.expander_width),
             norm="batch" if encoder.has_batch_norm else "layer",

@@ -30,6 +30,7 @@ class VICRegL:
         small_scale: their share of the image area.
         small_crops: number of small crops; by default 6, or 0 for an encoder with batch norm, which the authors
             could not train with them.
+        blur_scale: factor on the sigma of blurs, which the recipes give for crops of 224 pixels.
         expander_width: of the hidden and output layers of the global expander.
         local_width: of the hidden and output layers of the local projector.
         num_matches: pairs to keep from a large view to another view, and back; -1 for all. By default the paper's
@@ -57,6 +58,7 @@ class VICRegL:
     small_size: int = 96
     small_scale: tuple[float, float] = (0.08, 0.4)
     small_crops: int | None = None
+    blur_scale: float = 1.0
     expander_width: int = 8192
     local_width: int = 512
     num_matches: tuple[int, int] | None = None
@@ -99,8 +101,17 @@ class VICRegL:
         default = 0 if encoder.has_batch_norm else 6
         count = default if self.small_crops is None else self.small_crops
         scale = self.large_scale or ((0.4, 1.0) if count else (0.08, 1.0))
-        large = Crops(name="large", count=2, size=self.large_size, scale=scale, recipes=RECIPES)
-        small = Crops(name="small", count=count, size=self.small_size, scale=self.small_scale, recipes=RECIPES)
+        large = Crops(
+            name="large", count=2, size=self.large_size, scale=scale, recipes=RECIPES, blur_scale=self.blur_scale
+        )
+        small = Crops(
+            name="small",
+            count=count,
+            size=self.small_size,
+            scale=self.small_scale,
+            recipes=RECIPES,
+            blur_scale=self.blur_scale,
+        )
         return (large, small) if count else (large,)
 
     def _global(self, encoder: Encoder) -> Objective:

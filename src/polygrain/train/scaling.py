@@ -102,6 +102,7 @@ def _crops(facts: Facts, patch: int, small_crops: bool) -> list[Choice]:
     return [
         Choice("large_size", large, f"{where}, a multiple of the {patch}-px patch"),
         Choice("small_size", small, "about half of the large crops, a multiple of the patch"),
+        Choice("blur_scale", round(large / 224, 3), "recipes give the blur for crops of 224 px"),
         *([] if facts.gpu or not small_crops else [Choice("small_crops", 4, "fewer than the papers' on a CPU")]),
     ]
 

@@ -41,8 +41,8 @@ def colour(hue: float, saturation: float, value: float) -> Field:
 
 def backdrop(random: Random, size: int, mood: Mood) -> Backdrop:
     """Draws one of sky over land, sky over water, and wall over floor, in the colours of a mood of its own."""
-    value, value_below = random.uniform(0.3, 0.95, 2)
-    saturation = random.uniform(0.1, 0.5)
+    value, value_below = random.permutation([0.85, 0.5]) + random.normal(0, 0.04, 2)
+    saturation = random.uniform(0.2, 0.3)
     hue, other = mood.hue + random.normal(0, 0.04, 2)
     horizon = float(random.uniform(0.3, 0.75))
     indoors = random.random() < 0.4
@@ -68,7 +68,7 @@ def backdrop(random: Random, size: int, mood: Mood) -> Backdrop:
 def lighting(random: Random, size: int) -> Field:
     """Brightness over the picture (S, S, 1): a light from somewhere around it."""
     x, y = grid(size)
-    angle, strength = random.uniform(0, 2 * math.pi), random.uniform(0.4, 1.1)
+    angle, strength = random.uniform(0, 2 * math.pi), random.uniform(0.5, 1.1)
     return (1 + strength * (math.cos(angle) * (x - 0.5) + math.sin(angle) * (y - 0.5)))[..., None]
 
 

@@ -61,7 +61,7 @@ def random_colours(random: Random, mood: Mood) -> Field:
     hue = mood.hue + 0.5 + random.normal(0, 0.05)
     values = (0.95, 0.6) if mood.dark else (0.75, 0.4)
     first, then = values if random.random() < 0.5 else values[::-1]
-    saturation = random.uniform(0.25, 0.75, 2)
+    saturation = random.uniform(0.5, 0.7, 2)
     body, second = colour(hue, saturation[0], first), colour(hue + 0.06, saturation[1], then)
     accent = colour(hue + random.choice([-0.1, 0.1]), random.uniform(0.6, 0.8), random.uniform(0.5, 0.95))
     dark, light = colour(mood.hue, 0.4, random.uniform(0.12, 0.4)), colour(hue, 0.08, 0.97)
