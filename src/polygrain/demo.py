@@ -63,7 +63,7 @@ METHOD = {
     "patch_embed_lr": 1.0,
 }
 LOCAL = LocalSettings(weight=0.05, width=128)
-EPOCHS, BATCH = 6, 32
+EPOCHS, BATCH = 8, 32
 
 
 class Measured(NamedTuple):
