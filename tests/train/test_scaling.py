@@ -31,8 +31,9 @@ def test_momentum_keeps_the_memory_of_the_paper_in_images() -> None:
 
 
 def test_momentum_of_a_short_run_keeps_to_a_twenty_fifth_of_its_steps() -> None:
-    steps = 10 * (5000 // 64)
-    assert for_mugs(epochs=10)["momentum"] == pytest.approx(1 - 25 / steps, abs=1e-5)
+    steps = 30 * (5000 // 64)
+    assert for_mugs(epochs=30)["momentum"] == pytest.approx(1 - 25 / steps, abs=1e-5)
+    assert for_mugs(epochs=1)["momentum"] == 0.98
 
 
 def test_only_hyperparameters_of_the_method_are_chosen() -> None:

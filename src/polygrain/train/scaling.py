@@ -10,6 +10,7 @@ import numpy as np
 
 from polygrain.data.sources import Images
 
+LEAST_MOMENTUM = 0.98  # below that, short runs were seen to collapse
 SMALL = 200_000  # images; up to here the papers' values (queues of 65,536, momentum for batch 512 ...) do not fit
 
 
@@ -72,16 +73,24 @@ def _encoder(facts: Facts) -> Choice:
 
 
 def choose_method(
-    settings: type, facts: Facts, *, batch_size: int, epochs: int, patch: int, small_crops: bool
+    settings: type,
+    facts: Facts,
+    *,
+    batch_size: int,
+    epochs: int,
+    patch: int,
+    small_crops: bool,
+    large_size: int | None = None,
 ) -> list[Choice]:
     """Values for those hyperparameters that the method has and that depend on the data.
 
     Args:
         patch: side of the encoder's patches, or its stride, in pixels.
         small_crops: whether the number of small crops is open to choice.
+        large_size: side of the large crops, where it is given.
     """
     wanted = [
-        *_crops(facts, patch, small_crops),
+        *_crops(facts, patch, small_crops, large_size),
         *_stores(facts),
         _momentum(batch_size, epochs * (facts.images // batch_size)),
         Choice("warmup_epochs", max(1, min(10, epochs // 10)), "a tenth of the run, at most 10 epochs"),
@@ -94,9 +103,10 @@ def choose_method(
     return [choice for choice in wanted if choice.name in has]
 
 
-def _crops(facts: Facts, patch: int, small_crops: bool) -> list[Choice]:
+def _crops(facts: Facts, patch: int, small_crops: bool, given: int | None) -> list[Choice]:
     large = 64 if facts.side <= 112 else 224 if facts.gpu else 128
     large = max(patch, min(large, 32 if facts.side <= 40 else large) // patch * patch)
+    large = large if given is None else given
     small = max(patch, int(large * 0.5) // patch * patch)
     where = f"images of {facts.side} px" + ("" if facts.gpu or facts.side <= 112 else " on a CPU")
     return [
@@ -123,10 +133,10 @@ def _stores(facts: Facts) -> list[Choice]:
 def _momentum(batch_size: int, steps: int) -> Choice:
     """0.996 is for batch 512; smaller steps need a longer memory, but one that fits the run."""
     scaled = 0.996 ** (batch_size / 512)
-    longest = 1 - 25 / max(steps, 100)
+    longest = max(LEAST_MOMENTUM, 1 - 25 / max(steps, 1))
     if scaled <= longest:
         return Choice("momentum", round(scaled, 5), f"0.996 at batch 512 becomes 0.996^({batch_size}/512)")
-    why = f"the teacher averages over 1/(1 - momentum) steps: kept to a twenty-fifth of the {steps:,} steps"
+    why = f"the teacher averages over 1/(1 - momentum) steps: a twenty-fifth of {steps:,}, but at least 50"
     return Choice("momentum", round(longest, 5), why)
 
 

@@ -165,6 +165,7 @@ def resolve(
         epochs=cast(int, settings.epochs),
         patch=encoder.stride,
         small_crops=not encoder.has_batch_norm,
+        large_size=given.get("large_size"),
     )
     chosen = [choice for choice in chosen if choice.name not in given]
     return settings, {**{choice.name: choice.value for choice in chosen}, **given}, run + chosen
