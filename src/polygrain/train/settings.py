@@ -12,6 +12,8 @@ class PretrainSettings:
     Args:
         data: folder of images, `.tar` shard, glob or brace list of shards, or `scenes` for the built-in set.
         out: folder to write the run to; it must be empty or absent unless resuming.
+        quarantine: a list of files to leave out, as `polygrain inspect --quarantine` writes it.
+        max_bad_fraction: share of undecodable images above which a run does not start, and above which it ends.
         method: which method to train; `polygrain methods` lists them.
         encoder: a ready-made small encoder or any timm ViT, ResNet or ConvNeXt.
         encoder_args: passed on to timm, for example `{"drop_path_rate": 0.1, "img_size": 64, "patch_size": 8}`.
@@ -35,18 +37,26 @@ class PretrainSettings:
         checkpointing: recompute activations in the backward pass, for less memory and more time.
         compile: compile the backbone with torch.compile.
         workers: processes that decode and cut images; by default half the cores, at most 8.
+        worker_timeout_seconds: without a batch from any of them, after which the run ends instead of hanging.
+        timeout_seconds: for which one device waits for the others before the run ends instead of hanging.
         threads: CPU threads for the training process; by default, on a CPU, the cores that workers leave.
         log_every: steps between two lines of the log.
-        checkpoint_every_epochs: epochs between two checkpoints; the end of the run always writes one.
-        keep: how many checkpoints to keep.
+        checkpoint_every_epochs: epochs between two checkpoints; the start, the end and a signal always write one.
+        checkpoint_every_minutes: and minutes between two, in long epochs.
+        keep: how many checkpoints to keep, besides the newest that was written while all gauges were healthy.
+        keep_going: only warn when features are dead or a loss is no number (such a step is skipped); otherwise the
+            run stops with exit code 3.
         probe_every_epochs: epochs between two kNN probes where labels exist; by default a tenth of the run, 0 is never.
         loggers: besides the JSON lines, log to `tensorboard`, `wandb` or `mlflow`.
-        resume: continue the run in `out` from its newest checkpoint.
+        resume: continue the run in `out` from its newest sound checkpoint, or start it if there is none yet; what is
+            not named again is taken from the run.
         stop_after_steps: end after so many optimizer steps though schedules run for all epochs.
     """
 
     data: str
     out: str
+    quarantine: str | None = None
+    max_bad_fraction: float = 0.01
     method: str = "mugs"
     encoder: str | None = None
     encoder_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -68,10 +78,14 @@ class PretrainSettings:
     checkpointing: bool = False
     compile: bool = False
     workers: int | None = None
+    worker_timeout_seconds: float = 300.0
+    timeout_seconds: float = 120.0
     threads: int | None = None
     log_every: int = 10
     checkpoint_every_epochs: int = 1
+    checkpoint_every_minutes: float = 15.0
     keep: int = 2
+    keep_going: bool = False
     probe_every_epochs: int | None = None
     loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     resume: bool = False
