@@ -3,16 +3,18 @@
 import dataclasses
 import difflib
 import re
+import stat
 import sys
 from argparse import SUPPRESS, Action, HelpFormatter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_settings
 
+from polygrain.configuration import read_yaml
 from polygrain.evaluate.settings import KnnSettings, LinearSettings
 from polygrain.train.settings import PretrainSettings
 
@@ -107,11 +109,12 @@ def flags_of(settings: type) -> list[str]:
 def explain(message: str, options: Sequence[str]) -> str:
     """The parser's message as one line, with the nearest option where one is unknown."""
     line = re.sub(r"\s*\n\s*(- )?", " ", message).strip()
+    line = re.sub(r"Group '([\w.]+)' does not accept option '([\w.]+)'", r"Option '\1.\2' is not accepted", line)
     if match := re.search(
         r"unrecognized arguments: --([\w.]+)|(?:Option|Key) ['\"]([\w.-]+)['\"] is not accepted", line
     ):
         wrong = shown(f"--{match[1] or match[2]}")
-        near = difflib.get_close_matches(wrong, options, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(wrong, options, n=1, cutoff=0.6)
         return f"unknown option {wrong}" + (f"; did you mean {near[0]}?" if near else "; see --help")
     if match := re.search(r"unrecognized arguments: (\S+)", line):
         return f"do not know what to do with {match[1]!r}; see --help"
@@ -140,19 +143,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(version("polygrain"))
         return 0
     verb = arguments[0]
+    set_parsing_settings(import_path_denylist=["*"])  # else a value such as {class_path: module.name} imports it
     try:
         if verb not in VERBS:
             near = difflib.get_close_matches(verb, VERBS, n=1)
             raise ValueError(f"unknown command {verb!r}" + (f"; did you mean {near[0]!r}?" if near else "; see --help"))
         VERBS[verb](arguments[1:])
     except OUR_ERRORS as error:
-        told = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else error
-        print(f"polygrain{' ' + verb if verb in VERBS else ''}: error: {told}", file=sys.stderr)
+        print(f"polygrain{' ' + verb if verb in VERBS else ''}: error: {told(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("polygrain: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def told(error: Exception) -> str:
+    """An error as a person can use it: of a file, its name, and whose it is where that is the trouble."""
+    if not isinstance(error, OSError) or not error.filename:
+        return str(error)
+    owner = ""
+    if isinstance(error, PermissionError):
+        with suppress(OSError, KeyError):
+            status = Path(error.filename).stat()
+            owner = f"; it belongs to {Path(error.filename).owner()}, with mode {stat.S_IMODE(status.st_mode):04o}"
+    return f"{error.strerror}: {error.filename}{owner}"
 
 
 def overview() -> str:
@@ -171,12 +186,16 @@ def overview() -> str:
 def pretrain(arguments: list[str]) -> None:
     """Train a backbone on a folder of unlabelled images."""
     arguments = typed(arguments, ["data"], flags_of(PretrainSettings))
-    if not method_named(arguments) and {"-h", "--help"} & {*arguments}:
+    configurations = [read_yaml(path) for path in options_of(arguments, "config")]
+    if not method_named(arguments, configurations) and {"-h", "--help"} & {*arguments}:
         pretrain_parser(None).print_help()
         return
     recipe = read_recipe(arguments)
-    name = method_named(arguments) or recipe.get("method", PretrainSettings.method)
+    name = method_named(arguments, configurations) or recipe.get("method", PretrainSettings.method)
     parser = pretrain_parser(name)
+    for group in (name, "local"):
+        if option(arguments, group) or any(not isinstance(c.get(group, {}), dict) for c in configurations):
+            raise ValueError(f"{group} holds options; give them as --{group}.NAME, or by name in a file for --config")
     given = parser.parse_args(arguments, defaults=False).as_dict()
     given.pop("config", None)
     if given.pop("recipe", None):
@@ -230,11 +249,9 @@ def check_method(name: str) -> None:
         raise ValueError(f"unknown method {name!r}; {hint}")
 
 
-def method_named(arguments: Sequence[str]) -> str | None:
-    """The method on the command line or in a configuration file, before the rest is parsed."""
-    return option(arguments, "method") or next(
-        (str(c["method"]) for c in map(read_yaml, options_of(arguments, "config")) if "method" in c), None
-    )
+def method_named(arguments: Sequence[str], configurations: Sequence[Mapping[str, Any]]) -> str | None:
+    """The method on the command line or in a configuration, before the rest is parsed."""
+    return option(arguments, "method") or next((str(c["method"]) for c in configurations if "method" in c), None)
 
 
 def option(arguments: Sequence[str], name: str) -> str | None:
@@ -255,16 +272,6 @@ def read_recipe(arguments: Sequence[str]) -> dict[str, Any]:
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
         raise ValueError(f"unknown recipe {name!r}; {hint}")
     return read_yaml(RECIPES / f"{name}.yaml")
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(Path(path).read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold options by name, such as 'epochs: 100'")
-    return content
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
