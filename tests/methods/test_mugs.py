@@ -356,7 +356,7 @@ def test_fixed_prototypes_have_no_trainable_norm() -> None:
     ("change", "message"),
     [
         ({"memory_size": 3}, "a memory of 3 vectors has no 4 neighbours"),
-        ({"instance_weight": -1.0}, "none may be below 0"),
+        ({"instance_weight": -1.0}, r"instance_weight is -1\.0; it must be 0 or more"),
         ({"instance_weight": 0.0, "local_group_weight": 0.0, "group_weight": 0.0}, "one must be above"),
         ({"strong_probability": 1.5}, "strong_probability is 1.5; it must be between 0 and 1"),
     ],

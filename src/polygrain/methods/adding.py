@@ -6,6 +6,7 @@ from typing import Literal
 from polygrain.methods.base import Method
 from polygrain.objectives.local import Local
 from polygrain.parts.encoder import Encoder
+from polygrain.ranges import COUNT, NOT_NEGATIVE, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,9 @@ class LocalSettings:
     spread_once: bool = False
     small_crops: bool = False
     compat: Literal["fixed", "official"] = "fixed"
+
+    def __post_init__(self) -> None:
+        check_ranges(self, {NOT_NEGATIVE: "weight", COUNT: "width"})
 
     def build(self, encoder: Encoder) -> Local:
         return Local(

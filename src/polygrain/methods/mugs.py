@@ -12,6 +12,7 @@ from polygrain.objectives.distil import GroupDiscrimination
 from polygrain.objectives.local_group import LocalGroupDiscrimination, Query
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.teacher import StudentTeacher
+from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PART, POSITIVE, SHARE, check_ranges, check_scale
 from polygrain.schedules import RunLength, cosine, ramp_by_epoch, warmup_cosine
 from polygrain.views import Crops
 
@@ -109,11 +110,27 @@ class Mugs:
     late_clip: float | None = None
     compat: Literal["fixed", "official"] = "fixed"
 
+    def __post_init__(self) -> None:
+        kinds = {
+            COUNT: "large_size small_size hidden predictor_hidden out prototype_dim queue_size memory_size neighbours "
+            "prototypes relation_depth",
+            NUMBER: "small_crops teacher_temperature_epochs freeze_prototypes_epochs warmup_epochs",
+            PART: "large_scale small_scale",
+            SHARE: "strong_probability centre_momentum momentum",
+            POSITIVE: "temperature student_temperature teacher_temperature teacher_temperature_start base_lr clip "
+            "late_clip",
+            NOT_NEGATIVE: "blur_scale instance_weight local_group_weight group_weight min_lr patch_embed_lr "
+            "weight_decay weight_decay_end",
+        }
+        check_ranges(self, kinds)
+        check_scale("large_scale", self.large_scale)
+        check_scale("small_scale", self.small_scale)
+
     def build(self, encoder: Encoder) -> Method:
         """The student with its teacher, and the terms whose weight is above 0.
 
         Raises:
-            ValueError: for weights, a probability or a memory size that cannot be.
+            ValueError: for weights that are all 0, or a memory size that cannot be.
         """
         pair = StudentTeacher(encoder)
         contrast = partial(
@@ -165,15 +182,13 @@ class Mugs:
     def _weights(self) -> dict[str, float]:
         """Multipliers of the terms that are on; they add up to 1."""
         given = {"instance": self.instance_weight, "local_group": self.local_group_weight, "group": self.group_weight}
-        if min(given.values()) < 0 or sum(given.values()) <= 0:
-            raise ValueError(f"the weights of Mugs are {given}; none may be below 0, and one must be above")
+        if not any(given.values()):
+            raise ValueError(f"the weights of Mugs are {given}; one must be above 0")
         switches = {name: 1.0 if self.compat == "official" else weight for name, weight in given.items() if weight}
         return {name: weight / sum(given.values()) for name, weight in switches.items()}
 
     def _crops(self) -> list[Crops]:
         """What the teacher sees, then what the student sees."""
-        if not 0 <= self.strong_probability <= 1:
-            raise ValueError(f"strong_probability is {self.strong_probability}; it must be between 0 and 1")
         teacher = Crops(
             name="teacher",
             count=2,

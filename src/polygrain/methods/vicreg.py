@@ -6,6 +6,7 @@ from typing import Literal
 from polygrain.methods.base import Method, Optimization
 from polygrain.objectives.vicreg import Convention, Global
 from polygrain.parts.encoder import Encoder
+from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PART, POSITIVE, SHARE, check_ranges, check_scale
 from polygrain.schedules import RunLength, constant, warmup_cosine_by_images
 from polygrain.views import Crops
 
@@ -45,6 +46,18 @@ class VICReg:
     end_lr_ratio: float = 1e-3
     warmup_epochs: float = 10
     weight_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        kinds = {
+            COUNT: "large_size expander_width",
+            NUMBER: "warmup_epochs",
+            PART: "large_scale",
+            SHARE: "end_lr_ratio",
+            POSITIVE: "base_lr",
+            NOT_NEGATIVE: "blur_scale invariance variance covariance weight_decay",
+        }
+        check_ranges(self, kinds)
+        check_scale("large_scale", self.large_scale)
 
     def build(self, encoder: Encoder) -> Method:
         crops = Crops(

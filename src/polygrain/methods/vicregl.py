@@ -9,6 +9,7 @@ from polygrain.objectives.base import Objective
 from polygrain.objectives.local import Local
 from polygrain.objectives.vicreg import Convention, Global
 from polygrain.parts.encoder import Encoder
+from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PART, POSITIVE, SHARE, check_ranges, check_scale
 from polygrain.schedules import RunLength, constant, warmup_cosine_by_images
 from polygrain.views import Crops
 
@@ -23,7 +24,7 @@ class VICRegL:
     labels in the loss: the authors' online classifier is not part of the method.
 
     Args:
-        alpha: weight of the global criterion; at 1 there is no local projector, at 0 no expander.
+        alpha: weight of the global criterion, 0 to 1; at 1 there is no local projector, at 0 no expander.
         large_size: side of the two large crops, in pixels.
         large_scale: their share of the image area; by default 0.4 to 1 beside small crops, 0.08 to 1 without.
         small_size: side of the small crops, in pixels.
@@ -77,16 +78,21 @@ class VICRegL:
     weight_decay: float | None = None
     compat: Literal["fixed", "official"] = "fixed"
 
-    def build(self, encoder: Encoder) -> Method:
-        """One network, judged by one criterion or two.
+    def __post_init__(self) -> None:
+        kinds = {
+            COUNT: "large_size small_size expander_width local_width",
+            NUMBER: "small_crops warmup_epochs",
+            PART: "large_scale small_scale",
+            SHARE: "alpha end_lr_ratio",
+            POSITIVE: "base_lr",
+            NOT_NEGATIVE: "blur_scale invariance variance covariance weight_decay",
+        }
+        check_ranges(self, kinds)
+        check_scale("large_scale", self.large_scale)
+        check_scale("small_scale", self.small_scale)
 
-        Raises:
-            ValueError: for an alpha outside 0 to 1.
-        """
-        if not 0 <= self.alpha <= 1:
-            raise ValueError(
-                f"alpha is {self.alpha}; it must be between 0 (local criterion alone) and 1 (global alone)"
-            )
+    def build(self, encoder: Encoder) -> Method:
+        """One network, judged by one criterion or two."""
         weights = {"global": self.alpha, "local": 1 - self.alpha}
         terms = {"global": self._global, "local": self._local}
         return Method(

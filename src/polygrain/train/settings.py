@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, POSITIVE, SHARE, check_ranges
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainSettings:
@@ -92,7 +94,11 @@ class PretrainSettings:
     stop_after_steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "devices", "nodes", "log_every", "keep"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more")
+        kinds = {
+            COUNT: "epochs batch_size accumulate devices nodes log_every keep checkpoint_every_epochs threads",
+            NUMBER: "workers probe_every_epochs stop_after_steps",
+            SHARE: "max_bad_fraction mean",
+            POSITIVE: "std worker_timeout_seconds timeout_seconds",
+            NOT_NEGATIVE: "seed checkpoint_every_minutes",
+        }
+        check_ranges(self, kinds)
