@@ -1,24 +1,33 @@
-"""From the bytes of an image file to pixels: uint8 (3, H, W), always RGB, upright, complete.
+"""From the bytes of an image file to pixels: uint8, upright, complete; RGB, gray, or as many channels as asked for.
 
-What the many kinds of files become:
+What the many kinds of files become in RGB (3, H, W), the usual case:
 
 - JPEG, PNG, WebP, TIFF turned by their EXIF orientation are turned upright (broken EXIF is ignored).
-- Grayscale gives three equal channels; 16-bit grayscale is divided by 257 and rounded, not clipped.
+- Grayscale gives three equal channels. 16 bits a channel are scaled, not clipped: grayscale is divided by 257 and
+  rounded, 12-bit TIFF divided by 4095/255; of colours Pillow keeps the upper 8 bits, which differs by one at most.
 - Palettes are looked up. Transparent parts are laid over white, the page most cut-outs were made for.
 - CMYK, YCbCr and the like are converted by Pillow, without colour profiles.
 - Of an animation or a multi-page file, the first picture.
-- A file that is cut short, that is no image, whose pixels have no fixed range (32-bit integers, floats), or that is
-  larger than `PIL.Image.MAX_IMAGE_PIXELS`, raises `Undecodable`.
-"""
+- A JPEG of more than 16 million pixels is decoded at 1/2, 1/4 or 1/8 of its sides; see `open_picture`.
+- A file that is cut short, that is no image, whose pixels have no fixed range (32-bit integers, floats), or that has
+  more than 100 million pixels, raises `Undecodable`.
 
-import io
+One channel is the luminance of the same picture (ITU-R 601, as Pillow). For other numbers see `bands`.
+"""
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from polygrain.data.bands import NeedsPackage, decode_bands
+from polygrain.data.eight_bits import eight_bits
+from polygrain.data.opening import Undecodable, check_size, format_of, open_picture
+
+__all__ = ["NeedsPackage", "Undecodable", "decode", "to_pixels"]
+
 ORIENTATION_TAG = 0x0112  # EXIF
+BITS_TAG, PHOTOMETRIC_TAG = 258, 262  # TIFF
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -30,44 +39,43 @@ UPRIGHT = {
 }
 
 
-class Undecodable(ValueError):
-    """An image that cannot be turned into pixels; the message says why."""
-
-
-def decode(data: bytes) -> Tensor:
-    """Pixels of an encoded image, uint8 (3, H, W).
+def decode(data: bytes, channels: int = 3) -> Tensor:
+    """Pixels of an encoded image, uint8 (channels, H, W).
 
     Raises:
         Undecodable: see above.
+        NeedsPackage: when reading this kind of file takes a package that is not installed.
     """
     if not data:
         raise Undecodable("the file is empty")
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return to_pixels(image)
-    except Undecodable:
+        if channels not in (1, 3) or format_of(data) == "NumPy":
+            return decode_bands(data, channels)
+        with open_picture(data) as image:
+            return to_pixels(image, channels)
+    except (Undecodable, NeedsPackage):
         raise
     except Exception as error:  # hostile files make Pillow's readers raise nearly anything
-        # Pillow's message for "no image" names the buffer it was given, which helps nobody
-        reason = "not an image, or cut short" if "cannot identify" in str(error) else str(error)
-        raise Undecodable(reason or type(error).__name__) from error
+        raise Undecodable(str(error) or type(error).__name__) from error
 
 
-def to_pixels(image: Image.Image) -> Tensor:
-    """Pixels of a Pillow image, uint8 (3, H, W).
+def to_pixels(image: Image.Image, channels: int = 3) -> Tensor:
+    """Pixels of a Pillow image, uint8 (3, H, W), or (1, H, W) luminance.
 
     Raises:
         Undecodable: when it is too large, or its pixels have no fixed range.
     """
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise Undecodable(f"{image.width}x{image.height} pixels, above Pillow's limit of {limit:,} against bombs")
+    check_size(*image.size)
     image.load()  # also applies the orientation of a TIFF, and must come before its metadata are read
     upright = UPRIGHT.get(_orientation(image))
-    image = _rgb(image)
+    image = _plain(image)
+    mode = {1: "L", 3: "RGB"}[channels]
+    if image.mode != mode:
+        image = image.convert(mode)
     if upright is not None:
         image = image.transpose(upright)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (H, W, 3) -> (3, H, W)
+    values = np.array(image)
+    return torch.from_numpy(values)[None] if channels == 1 else torch.from_numpy(values).permute(2, 0, 1).contiguous()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -77,18 +85,21 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _plain(image: Image.Image) -> Image.Image:
+    """The same picture, opaque and with 8 bits a channel."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return Image.fromarray(_eight_bits(image)).convert("RGB")
+        return Image.fromarray(_gray(image))
     if image.mode in ("I", "F"):
         raise Undecodable(f"32-bit pixels (mode {image.mode}) have no fixed range; convert the file to 8 or 16 bits")
     if image.has_transparency_data:
         page = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(page, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return image
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """0..65535 to 0..255, rounded; white stays white."""
-    deep = np.asarray(image).astype(np.uint32)
-    return ((deep * 255 + 32767) // 65535).astype(np.uint8)
+def _gray(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Of 9 to 16 bits to 8; a TIFF says how many it has, and whether 0 is white, which Pillow leaves to us."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS_TAG, (16,))[0]
+    values = eight_bits(np.asarray(image).astype(np.uint16), largest=2**bits - 1)
+    return 255 - values if tags.get(PHOTOMETRIC_TAG) == 0 else values
