@@ -1,7 +1,10 @@
 """What a source of images is, and how one with a million images stays small in every worker."""
 
+import hashlib
+import os
 import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -10,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polygrain.data.decoding import Undecodable
+from polygrain.data.decoding import Undecodable, decode
+from polygrain.data.escaping import one_line
+from polygrain.data.troubles import TROUBLES, trouble_of
 
 REPLACEMENT_TRIES = 32
 
@@ -29,10 +34,12 @@ class Images(ABC):
     workers), and replaced by the next one that can: never fatal, never silent, and the same one in every run.
     """
 
+    channels: int = 3
     classes: list[str] | None = None  # names of the classes, by label, where the source knows them
 
     def __init__(self, count: int) -> None:
-        self._broken = torch.zeros(count, dtype=torch.uint8)  # (n,)
+        self.left_out = LeftOut()
+        self._broken = torch.zeros(count, dtype=torch.uint8)  # (n,) 1 + position in TROUBLES, 0 while fine
         self._broken.share_memory_()  # type: ignore[no-untyped-call] # torch gives it no types
 
     def __len__(self) -> int:
@@ -49,6 +56,29 @@ class Images(ABC):
         Raises:
             Undecodable: when there are none to be had.
         """
+
+    def encoded(self, i: int) -> bytes | None:
+        """The file of image i as it was stored; None in a source without files.
+
+        Raises:
+            Unreadable: when it cannot be had.
+        """
+        return None
+
+    def decoded(self, data: bytes) -> Tensor:
+        """Pixels of a file of this source, as `load` gives them.
+
+        Raises:
+            Undecodable: when there are none to be had.
+        """
+        return decode(data, self.channels)
+
+    def fingerprint(self) -> str:
+        """Short text that changes when images are added, removed, renamed or reordered."""
+        digest = hashlib.blake2b(f"{type(self).__name__} {len(self)}".encode(), digest_size=16)
+        for i in range(len(self)):
+            digest.update(os.fsencode(self.name(i)) + b"\0")
+        return digest.hexdigest()
 
     def labels(self) -> NDArray[np.int64] | None:
         """(n,) the class of every image, -1 where an image has none; None for a source without labels."""
@@ -78,8 +108,9 @@ class Images(ABC):
             try:
                 return Pixels(self.load(j), j)
             except Undecodable as error:
-                self._broken[j] = 1
-                print(f"polygrain: cannot decode {self.name(j)!r}: {error}; using the next image", file=sys.stderr)
+                self._broken[j] = 1 + TROUBLES.index(trouble_of(error))
+                told = one_line(str(error))
+                print(f"polygrain: cannot decode {self.name(j)!r}: {told}; using the next image", file=sys.stderr)
         last = self.name((i + tries - 1) % len(self))
         raise Undecodable(f"{tries} images in a row cannot be decoded, from {self.name(i)!r} to {last!r}")
 
@@ -88,6 +119,34 @@ class Images(ABC):
         """Images found undecodable so far, by this process and its workers."""
         found: list[int] = self._broken.nonzero().flatten().tolist()
         return found
+
+    def troubles(self) -> dict[str, int]:
+        """Number of images in `broken` by what is wrong with them."""
+        counts = torch.bincount(self._broken, minlength=len(TROUBLES) + 1).tolist()[1:]
+        return {trouble: count for trouble, count in zip(TROUBLES, counts, strict=True) if count}
+
+
+class LeftOut:
+    """What a source found and does not use: counts by reason, and the first few names of each."""
+
+    EXAMPLES = 3
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+
+    def add(self, reason: str, name: bytes | str) -> None:
+        self.counts[reason] += 1
+        if self.counts[reason] <= self.EXAMPLES:
+            self.examples.setdefault(reason, []).append(os.fsdecode(name))
+
+    def line(self) -> str:
+        """All of it in one line."""
+        parts = (
+            f"{count:,} {reason} ({', '.join(map(repr, self.examples[reason]))}{', ...' * (count > self.EXAMPLES)})"
+            for reason, count in self.counts.most_common()
+        )
+        return "; ".join(parts)
 
 
 class Names:
@@ -111,6 +170,12 @@ class Names:
 
     def __getitem__(self, i: int) -> bytes:
         return self._text[self._ends[i] : self._ends[i + 1]]
+
+    def digest(self) -> bytes:
+        """A hash of all the names and their order."""
+        found = hashlib.blake2b(self._text, digest_size=16)
+        found.update(np.ascontiguousarray(self._ends).tobytes())
+        return found.digest()
 
     @property
     def nbytes(self) -> int:

@@ -5,6 +5,7 @@ its label, a number as text. Other members are left alone.
 """
 
 import glob
+import hashlib
 import os
 import re
 import sys
@@ -17,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polygrain.data.decoding import Undecodable, decode
 from polygrain.data.folders import SUFFIXES
-from polygrain.data.images import Images, Names
+from polygrain.data.images import Images, LeftOut, Names
+from polygrain.data.reading import LARGEST_FILE, patiently
 from polygrain.data.tar import members
+from polygrain.data.troubles import Unreadable
 
 OPEN_FILES = 64  # per process
+DOTTED = "members with several dots"
 FIELDS = tuple(suffix.removeprefix(".").encode() for suffix in SUFFIXES)
 
 
@@ -41,7 +44,9 @@ class ShardImages(Images):
         self._labels: NDArray[np.int32]  # (n,)
         places: list[NDArray[np.int64]] = []
         labels: list[NDArray[np.int32]] = []
-        self._names = Names(_chunks(shards, places, labels))
+        left_out = LeftOut()
+        self._states = [_state(os.stat(shard)) for shard in shards]  # noqa: PTH116 as `_file` asks for it
+        self._names = Names(_chunks(shards, places, labels, left_out))
         self._starts = np.cumsum([0] + [len(part) for part in places])  # (shards + 1,) number of the first image
         if not len(self._names):
             raise ValueError(
@@ -49,6 +54,13 @@ class ShardImages(Images):
                 f"with one dot in the last part of the name, ending in {', '.join(SUFFIXES)})"
             )
         super().__init__(len(self._names))
+        self.left_out = left_out
+        if DOTTED in left_out.counts:
+            print(
+                f"polygrain: left out {left_out.counts[DOTTED]} {DOTTED}, such as "
+                f"{left_out.examples[DOTTED][0]!r}: in a WebDataset shard the image of a sample has one dot",
+                file=sys.stderr,
+            )
         self._places, self._labels = np.concatenate(places), np.concatenate(labels)
         self._labelled = bool((self._labels >= 0).any())
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()  # lately used last
@@ -57,11 +69,24 @@ class ShardImages(Images):
         return f"{self.shards[self._shard(i)]}:{os.fsdecode(self._names[i])}"
 
     def load(self, i: int) -> Tensor:
+        return self.decoded(self.encoded(i))
+
+    def encoded(self, i: int) -> bytes:
         offset, size = self._places[i].tolist()
-        data = os.pread(self._file(self._shard(i)).fileno(), size, offset)
+        if size > LARGEST_FILE:
+            raise Unreadable(f"the member has {size:,} bytes, more than any image within the limits")
+        shard = self._shard(i)
+        data = patiently(lambda: os.pread(self._file(shard).fileno(), size, offset))
         if len(data) < size:
-            raise Undecodable("the shard has become shorter since it was listed")
-        return decode(data)
+            raise Unreadable("the shard has become shorter since it was listed")
+        return data
+
+    def fingerprint(self) -> str:
+        """Of the members' names, places and labels: the shards may lie elsewhere."""
+        digest = hashlib.blake2b(b"shards" + self._names.digest(), digest_size=16)
+        for part in (self._starts, self._places, self._labels):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()
 
     def labels(self) -> NDArray[np.int64] | None:
         return self._labels.astype(np.int64) if self._labelled else None
@@ -81,7 +106,11 @@ class ShardImages(Images):
         if shard not in self._files:
             if len(self._files) >= OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
-            self._files[shard] = Path(self.shards[shard]).open("rb")  # noqa: SIM115 stays open for the next image
+            file = Path(self.shards[shard]).open("rb")  # noqa: SIM115 stays open for the next image
+            if _state(os.fstat(file.fileno())) != self._states[shard]:
+                file.close()
+                raise Unreadable("the shard has changed since it was listed")
+            self._files[shard] = file
         self._files.move_to_end(shard)
         return self._files[shard]
 
@@ -89,11 +118,15 @@ class ShardImages(Images):
         return {**self.__dict__, "_files": OrderedDict()}  # open files do not travel to other processes
 
 
+def _state(state: os.stat_result) -> tuple[int, int]:
+    """By what a shard that was written anew since it was listed is told: its places hold no longer."""
+    return state.st_size, state.st_mtime_ns
+
+
 def _chunks(
-    shards: Sequence[Path], places: list[NDArray[np.int64]], labels: list[NDArray[np.int32]]
+    shards: Sequence[Path], places: list[NDArray[np.int64]], labels: list[NDArray[np.int32]], left_out: LeftOut
 ) -> Iterator[list[bytes]]:
     """Names of the images of one shard after another; appends where they lie and their labels."""
-    dotted = 0
     for shard in shards:
         names: list[bytes] = []
         keys: list[bytes] = []
@@ -104,24 +137,18 @@ def _chunks(
             stem, _, field = last.lower().partition(b".")
             key = folder + slash + last[: len(stem)]
             if not stem:
-                continue  # hidden
-            if field in FIELDS:
+                left_out.add("hidden members", member.name)
+            elif field in FIELDS:
                 names.append(member.name)
                 keys.append(key)
                 where += (member.offset, member.size)
             elif field == b"cls":
                 label_of[key] = _label(start, shard, member.name)
             elif field.endswith(tuple(b"." + name for name in FIELDS)):
-                dotted += 1
+                left_out.add(DOTTED, member.name)
         places.append(np.array(where, np.int64).reshape(-1, 2))
         labels.append(np.fromiter((label_of.get(key, -1) for key in keys), np.int32, len(keys)))
         yield names
-    if dotted:
-        print(
-            f"polygrain: left out {dotted} members with several dots, such as 000123.mask.png: "
-            "in a WebDataset shard the image of a sample has one",
-            file=sys.stderr,
-        )
 
 
 def _label(content: bytes, shard: Path, name: bytes) -> int:
