@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 import re
 import stat
 import sys
@@ -321,6 +322,33 @@ def evaluate(arguments: list[str]) -> None:
         Path(out).write_text(result.json() + "\n")
 
 
+def inspect(arguments: list[str]) -> None:
+    """Look at every image: what cannot be used, is odd, or is there twice."""
+    parser = Parser(
+        prog="polygrain inspect", usage="polygrain inspect DATA [--json FILE] [--quarantine LIST] [options]"
+    )
+    parser.add_argument("--data", type=str, required=True, help="Images: folder or shards.")
+    parser.add_argument("--json", type=str, help="Write every finding with every name to this file.")
+    parser.add_argument("--quarantine", type=str, help="Write the names of images to leave out, with reasons, here.")
+    parser.add_argument("--workers", type=int, help="Processes. (default: one per core)")
+    parser.add_argument("--sample", type=int, help="Look at so many images only, drawn at random; finds no duplicates.")
+    parser.add_argument("--seed", type=int, default=0, help="Of the sample.")
+    given = parser.parse_args(typed(arguments, ["data"]))
+
+    from polygrain.data.inspection import inspect_images
+    from polygrain.data.quarantine import write_list
+    from polygrain.data.sources import open_images
+
+    workers = len(os.sched_getaffinity(0)) if given.workers is None else given.workers
+    found = inspect_images(open_images(given.data), sample=given.sample, seed=given.seed, workers=workers)
+    print(found.table())
+    if given.json is not None:
+        Path(given.json).write_text(found.json() + "\n")
+    if given.quarantine is not None:
+        count = write_list(Path(given.quarantine), found.quarantine())
+        print(f"\n{count:,} names to leave out: {given.quarantine}")
+
+
 def export(arguments: list[str]) -> None:
     """Write a trained backbone as a file that timm or plain torch loads."""
     parser = Parser(prog="polygrain export", usage="polygrain export RUN --to timm|torch|safetensors --out FILE")
@@ -368,6 +396,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "pretrain": pretrain,
     "evaluate": evaluate,
+    "inspect": inspect,
     "export": export,
     "methods": methods,
 }
