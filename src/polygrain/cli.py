@@ -18,11 +18,12 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from polygrain.configuration import read_yaml
 from polygrain.evaluate.settings import KnnSettings, LinearSettings
 from polygrain.train.settings import PretrainSettings
+from polygrain.train.stops import Stopped
 
 RECIPES = Path(__file__).parent / "recipes"
 ALIASES = {"from": "start_from"}  # `from` is a word of Python's own
 PROTOCOLS = {"knn": KnnSettings, "linear": LinearSettings}
-OUR_ERRORS = (ValueError, OSError, FloatingPointError)
+OUR_ERRORS = (ValueError, OSError)
 
 
 class Help(DefaultHelpFormatter):
@@ -135,7 +136,11 @@ def _mismatch(told: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one verb; returns the exit code: 0, or 2 after a mistake that a person can mend, told in one line."""
+    """Runs one verb; returns the exit code.
+
+    0; 2 after a mistake that a person can mend, told in one line; 3 where features died or a loss is no number, 4 where
+    what must be kept could not be written, 5 where a process of the run was lost, 130 and 143 after a signal.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
@@ -153,6 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OUR_ERRORS as error:
         print(f"polygrain{' ' + verb if verb in VERBS else ''}: error: {told(error)}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"polygrain {verb}: {stopped}", file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         print("polygrain: interrupted", file=sys.stderr)
         return 130
@@ -187,6 +195,7 @@ def overview() -> str:
 def pretrain(arguments: list[str]) -> None:
     """Train a backbone on a folder of unlabelled images."""
     arguments = typed(arguments, ["data"], flags_of(PretrainSettings))
+    arguments = [*configuration_of_run(arguments), *arguments]
     configurations = [read_yaml(path) for path in options_of(arguments, "config")]
     if not method_named(arguments, configurations) and {"-h", "--help"} & {*arguments}:
         pretrain_parser(None).print_help()
@@ -214,6 +223,15 @@ def pretrain(arguments: list[str]) -> None:
         return
     probe = "  ".join(f"{key} {value:.2%}" for key, value in result.record.items() if key.startswith("probe/"))
     print(f"Trained backbone: {result.out / 'backbone.safetensors'}" + (f"  ({probe})" if probe else ""))
+
+
+def configuration_of_run(arguments: Sequence[str]) -> list[str]:
+    """With --resume, what the run was begun with; options that are named again win."""
+    out = option(arguments, "out")
+    if out is None or option(arguments, "resume") != "true" or options_of(arguments, "config"):
+        return []
+    resolved = Path(out) / "config.yaml"
+    return [f"--config={resolved}"] if resolved.is_file() else []
 
 
 def pretrain_parser(method: str | None) -> Parser:

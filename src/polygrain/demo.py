@@ -24,8 +24,9 @@ from polygrain.report.curves import curves, read_log
 from polygrain.report.html import Section, write_report
 from polygrain.report.matches import draw_matches, png
 from polygrain.report.sections import neighbours, numbers, patch_maps, picture
+from polygrain.train.building import untrained
 from polygrain.train.settings import PretrainSettings
-from polygrain.train.setup import Result, pretrain, untrained
+from polygrain.train.setup import Result, pretrain
 
 SIZE = 64  # pixels
 TRAIN, BANK, QUERIES, SEGMENTED = 3000, 1500, 600, 600  # pictures

@@ -84,3 +84,12 @@ def mean(value: Tensor) -> Tensor:
     value = value.clone()
     dist.all_reduce(value)
     return value / world_size()
+
+
+def anywhere(flags: Tensor) -> Tensor:
+    """Which flags (N,), bool, are set on any rank: all ranks come to the same answer."""
+    if world_size() == 1:
+        return flags
+    votes = flags.to(torch.int32)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return votes.bool()

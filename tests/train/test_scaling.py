@@ -6,9 +6,9 @@ import pytest
 from polygrain.data.scenes import Scenes
 from polygrain.methods.mugs import Mugs
 from polygrain.methods.vicreg import VICReg
+from polygrain.train.building import resolve
 from polygrain.train.scaling import Choice, Facts, choose_method, choose_run, look_at, power_of_two, table
 from polygrain.train.settings import PretrainSettings
-from polygrain.train.setup import resolve
 
 CPU = Facts(images=5000, side=64, gpu=False, cores=2)
 

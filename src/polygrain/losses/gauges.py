@@ -22,13 +22,16 @@ def spread(vectors: Tensor) -> Tensor:
 def effective_rank(vectors: Tensor) -> Tensor:
     """RankMe: exp(-sum p log p) with p = sigma / ||sigma||_1 + 1e-7, sigma the singular values, not centred.
 
-    Between 1 and min(B, D); compare runs of one method only (arXiv:2210.02885). Computed in float64 on
-    the CPU, since small singular values carry the answer and not every device has float64.
+    Between 1 and min(B, D); compare runs of one method only (arXiv:2210.02885). The singular values are the square
+    roots of the eigenvalues of the smaller Gram matrix, which is many times faster; in float64, on the CPU, what
+    the squares lose lies below 1e-7 of the largest, where the formula's own constant is.
 
     Args:
         vectors: (B, D); the paper uses B = 25,600, and small B biases it downwards.
     """
-    singular = torch.linalg.svdvals(vectors.detach().to("cpu", torch.float64))
+    rows = vectors.detach().to("cpu", torch.float64)
+    gram = rows @ rows.T if len(rows) < rows.shape[1] else rows.T @ rows
+    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     share = singular / singular.sum().clamp_min(torch.finfo(torch.float64).tiny) + 1e-7
     return torch.exp(-(share * share.log()).sum()).to(vectors.device, torch.float32)
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from polygrain.objectives.base import Objective
+from polygrain.objectives.base import DeadValue, Objective
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import RunLength, Schedule, Time
@@ -142,6 +142,14 @@ class Method(nn.Module):
             f"{name}/{gauge}": value
             for name, objective in zip(self.objectives, self._terms(), strict=True)
             for gauge, value in objective.gauges.items()
+        }
+
+    def dead_values(self) -> dict[str, DeadValue]:
+        """Of all objectives: terms under the names that `forward` gives them, gauges under those of `gauges`."""
+        return {
+            f"{name}/{reading}": dead
+            for name, objective in zip(self.objectives, self._terms(), strict=True)
+            for reading, dead in objective.dead_values.items()
         }
 
     def _terms(self) -> list[Objective]:

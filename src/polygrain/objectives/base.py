@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -10,11 +11,24 @@ from polygrain.schedules import Time
 from polygrain.views import Crops, Encoding
 
 
+class DeadValue(NamedTuple):
+    """What a reading shows when an objective has nothing left to learn from: from `low` to `high`.
+
+    The bounds are to be far from what healthy runs show, at their start too.
+    """
+
+    low: float
+    high: float
+    meaning: str  # continues "X is Y: "
+    mend: str  # what to change
+
+
 class Objective(nn.Module):
     """One term of a loss, with the heads, queues and prototypes that it alone uses.
 
     `granularity` names what the term makes alike: "region", "instance", "local group" or "group".
     `gauges` holds what the last forward measured besides its loss (teacher entropy, occupancy ...), detached.
+    `dead_values` says which values of its terms and gauges, by name, mean that the features are dead.
     """
 
     granularity: str
@@ -22,6 +36,7 @@ class Objective(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gauges: dict[str, Tensor] = {}
+        self.dead_values: dict[str, DeadValue] = {}
 
     @abstractmethod
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:

@@ -1,19 +1,36 @@
 """Instance discrimination: tell an image's other view from everything in a queue."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from polygrain.losses.contrastive import Contrast, info_nce
+from polygrain.losses.contrastive import info_nce
+from polygrain.losses.gauges import spread
 from polygrain.losses.pairs import pair_weights
-from polygrain.objectives.base import Objective
+from polygrain.objectives.base import DeadValue, Objective
 from polygrain.parts.heads import mlp, truncated_normal_init
 from polygrain.parts.queue import Queue
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import Time
 from polygrain.views import Crops, Encoding
+
+
+ALIKE = DeadValue(
+    low=0.0,
+    high=0.01,
+    meaning="the teacher's keys are the same for all images",
+    mend="lower the learning rate, lengthen the warm-up, or raise the teacher's momentum towards 1",
+)
+
+
+class Contrasted(NamedTuple):
+    """What comparing views with a queue gave."""
+
+    loss: Tensor
+    gauges: dict[str, Tensor]
 
 
 class QueueContrast(nn.Module):
@@ -59,7 +76,7 @@ class QueueContrast(nn.Module):
         self.temperature = temperature
         self.large_views = large_views
 
-    def forward(self, student: Tensor, teacher: Tensor) -> Contrast:
+    def forward(self, student: Tensor, teacher: Tensor) -> Contrasted:
         """Of (V, B, D) vectors of the student's views with (T, B, D) of the teacher's, which then enter the queue."""
         predictions = self.predictor(F.normalize(self.projector.student(student.flatten(0, 1)), dim=-1))
         predictions = F.normalize(predictions.float(), dim=-1).view(*student.shape[:2], -1)  # (V, B, out)
@@ -67,11 +84,11 @@ class QueueContrast(nn.Module):
             keys = self.projector.teacher(teacher.flatten(0, 1)).float()
             keys = F.normalize(keys, dim=-1).view(*teacher.shape[:2], -1)  # (T, B, out)
         weights = pair_weights(len(keys), len(predictions), self.large_views)
-        contrast = info_nce(predictions, keys, self.queue.rows, weights, self.temperature)
+        loss, accuracy = info_nce(predictions, keys, self.queue.rows, weights, self.temperature)
         if self.training:
             for view in keys:
                 self.queue.push(view)
-        return contrast
+        return Contrasted(loss, {"accuracy": accuracy, "key_spread": spread(keys.flatten(0, 1))})
 
 
 class InstanceDiscrimination(Objective):
@@ -82,10 +99,10 @@ class InstanceDiscrimination(Objective):
     def __init__(self, contrast: QueueContrast) -> None:
         super().__init__()
         self.contrast = contrast
+        self.dead_values = {"key_spread": ALIKE}
 
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:
-        loss, accuracy = self.contrast(pooled(student), pooled(teacher))
-        self.gauges = {"accuracy": accuracy}
+        loss, self.gauges = self.contrast(pooled(student), pooled(teacher))
         return {"info_nce": loss}
 
     def refuses(self, student: Sequence[Crops], teacher: Sequence[Crops]) -> str | None:

@@ -1,5 +1,6 @@
 """Group discrimination: agree with the teacher on which prototypes an image belongs to."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from polygrain import distributed
 from polygrain.losses.distillation import prototype_distillation, sharpened
 from polygrain.losses.pairs import pair_weights
-from polygrain.objectives.base import Objective
+from polygrain.objectives.base import DeadValue, Objective
 from polygrain.objectives.contrast import pooled, refuses_pairs
 from polygrain.parts.heads import Prototypes, mlp, truncated_normal_init
 from polygrain.parts.teacher import StudentTeacher
@@ -64,6 +65,7 @@ class GroupDiscrimination(Objective):
         self.centre_momentum = centre_momentum
         self.freeze_epochs = freeze_epochs
         self.large_views = large_views
+        self.dead_values = dead_assignments(prototypes)
 
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -105,6 +107,24 @@ def _project(projector: torch.nn.Module, encodings: Sequence[Encoding]) -> Tenso
     vectors = pooled(encodings)
     projected = F.normalize(projector(vectors.flatten(0, 1)).float(), dim=-1)
     return projected.view(*vectors.shape[:2], -1)
+
+
+def dead_assignments(prototypes: int) -> dict[str, DeadValue]:
+    """The two ways in which assignments to K prototypes die, as `assignment_gauges` shows them."""
+    return {
+        "teacher_entropy": DeadValue(
+            low=0.98 * math.log(prototypes),
+            high=math.inf,
+            meaning=f"the teacher spreads every image evenly over all prototypes (ln {prototypes} is all there can be)",
+            mend="lower the teacher's temperature, or the learning rate",
+        ),
+        "perplexity": DeadValue(
+            low=0.0,
+            high=1.5,
+            meaning="the teacher gives all images the same prototype",
+            mend="raise the teacher's temperature, or let the centre move faster (a lower centre momentum)",
+        ),
+    }
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from polygrain.distributed import gather, gather_with_gradient
 from polygrain.losses.matching import Matches, feature_distances, location_distances, nearest
 from polygrain.losses.vicreg import Spread, full_precision, invariance, mean_spread, spread
 from polygrain.objectives.base import Objective
-from polygrain.objectives.vicreg import spread_of_unit_vectors
+from polygrain.objectives.vicreg import dead_spread, spread_of_unit_vectors
 from polygrain.parts.heads import Norm, mlp
 from polygrain.schedules import Time
 from polygrain.views import Crops, Encoding
@@ -88,6 +88,7 @@ class Local(Objective):
         self.small_crops = small_crops
         self.flip_grid = flip_grid
         self.coefficients = (invariance, variance, covariance)
+        self.dead_values = dead_spread(variance * (1 if spread_once else len(self.criteria)))
 
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:
         views = self._large_first(student)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from polygrain.objectives.base import Objective
-from polygrain.objectives.contrast import QueueContrast, refuses_pairs
+from polygrain.objectives.contrast import ALIKE, QueueContrast, refuses_pairs
 from polygrain.parts.aggregator import Aggregator
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.queue import Queue
@@ -62,6 +62,7 @@ class LocalGroupDiscrimination(Objective):
         # In a tuple, so that the encoders are not registered, saved and optimised a second time.
         self._encoders = (encoder.student, encoder.teacher)
         self.contrast = contrast
+        self.dead_values = {"key_spread": ALIKE}
         self.aggregator = StudentTeacher(Aggregator(dim, depth=depth, heads=attention_heads(encoder.student)))
         self.student_memory = Queue(memory_size, dim, official=official)
         self.teacher_memory = Queue(memory_size, dim, official=official)
@@ -73,8 +74,7 @@ class LocalGroupDiscrimination(Objective):
         ours = self._aggregate(student, self.student_memory, self.aggregator.student, student_encoder)
         with torch.no_grad():
             theirs = self._aggregate(teacher, self.teacher_memory, self.aggregator.teacher, teacher_encoder)
-        loss, accuracy = self.contrast(ours, theirs)
-        self.gauges = {"accuracy": accuracy}
+        loss, self.gauges = self.contrast(ours, theirs)
         if self.training:
             self.student_memory.push(student[0].patches.mean(1), keep=~student[0].view.strong)
             self.teacher_memory.push(teacher[0].patches.mean(1))

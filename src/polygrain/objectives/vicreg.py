@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polygrain.distributed import gather_with_gradient
 from polygrain.losses.vicreg import full_precision, mean_invariance, mean_spread
-from polygrain.objectives.base import Objective
+from polygrain.objectives.base import DeadValue, Objective
 from polygrain.parts.heads import Norm, mlp
 from polygrain.schedules import Time
 from polygrain.views import Crops, Encoding
@@ -47,6 +47,7 @@ class Global(Objective):
         self.expander = mlp(widths, activation="relu", norm=norm, last_bias=False)
         self.invariance, self.variance = invariance, variance
         self.covariance = covariance * (2 if covariance_of == "vicreg" else 1)
+        self.dead_values = dead_spread(variance)
 
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:
         embeddings = [
@@ -65,6 +66,18 @@ class Global(Objective):
         if views < 2:
             return f"the global criterion compares at least two views; this method's student sees {views}"
         return None
+
+
+def dead_spread(variance: float) -> dict[str, DeadValue]:
+    """The variance term, at most `variance`, of embeddings that are the same for all images: each std below 0.011."""
+    return {
+        "variance": DeadValue(
+            low=0.985 * variance,
+            high=math.inf,
+            meaning=f"no dimension of the embeddings varies over images ({0.99 * variance:.4g} is a constant's value)",
+            mend="lower the learning rate, lengthen the warm-up, or raise the weight of variance",
+        )
+    }
 
 
 @torch.no_grad()

@@ -1,13 +1,17 @@
 """The log of a run: JSON lines as the truth, a progress bar for people, other loggers on request."""
 
+import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from tqdm import tqdm
+
+from polygrain.weights.durable import write_durably
 
 Record = Mapping[str, float | int | str]
 
@@ -86,7 +90,10 @@ class Log:
         self._active = active
         if not active:
             return
-        self._file: TextIO = (run / "log.jsonl").open("a")
+        self._path = run / "log.jsonl"
+        self._unwritten: list[str] = []
+        if dropped := cut_after(self._path, start):
+            self.say(f"the log loses {dropped} lines after step {start}: they will be written again")
         self._sinks: list[Sink] = [SINKS[name](run) for name in loggers]
         self._terminal = sys.stderr.isatty()
         self._bar: Any = tqdm(total=steps, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
@@ -95,10 +102,29 @@ class Log:
     def write(self, record: Record, step: int) -> None:
         if not self._active:
             return
-        self._file.write(json.dumps({"step": step, **{k: _plain(v) for k, v in record.items()}}) + "\n")
-        self._file.flush()
+        self._append(json.dumps({"step": step, **{k: _plain(v) for k, v in record.items()}}) + "\n")
         for sink in self._sinks:
             sink.log(record, step)
+
+    def _append(self, line: str) -> None:
+        """A disk that refuses never ends a run: lines wait in memory until it takes them."""
+        self._unwritten.append(line)
+        data = "".join(self._unwritten).encode()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                try:
+                    if file.write(data) != len(data):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+                except OSError:
+                    file.truncate(size)  # half a line would spoil the next
+                    raise
+        except OSError as error:
+            if len(self._unwritten) == 1:
+                self.say(f"cannot write {self._path}: {error.strerror}; its lines wait in memory")
+        else:
+            self._unwritten = []
 
     def show(self, line: str, step: int) -> None:
         """Moves the bar to `step`, with a line of figures."""
@@ -118,11 +144,29 @@ class Log:
     def close(self) -> None:
         if self._active:
             self._bar.close()
-            self._file.close()
+            self._active = False
+
+
+def cut_after(path: Path, step: int | None) -> int:
+    """Removes the records after a step, and a line that was not finished; returns how many lines went."""
+    if not path.exists():
+        return 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    kept = [line for line in lines if _complete(line) and (step is None or json.loads(line)["step"] <= step)]
+    if len(kept) < len(lines):
+        write_durably(path, lambda file: file.writelines(kept))
+    return len(lines) - len(kept)
+
+
+def _complete(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and "step" in json.loads(line)
+    except ValueError:
+        return False
 
 
 def _plain(value: float | int | str) -> float | int | str:
-    """JSON has no NaN and no infinity; they are written as words."""
+    """Nine digits, enough to tell any two float32 apart. JSON has no NaN and no infinity: they are written as words."""
     if isinstance(value, float):
-        return float(f"{value:.7g}") if math.isfinite(value) else str(value)
+        return float(f"{value:.9g}") if math.isfinite(value) else str(value)
     return value

@@ -1,8 +1,9 @@
 """The training loop, in the order of time."""
 
 import hashlib
+import json
 import time as clock
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,14 +15,19 @@ from polygrain import distributed
 from polygrain.data.batch import Batch
 from polygrain.methods.base import Method, Optimization
 from polygrain.schedules import Time
-from polygrain.train import checkpoints
+from polygrain.train.alarm import Alarm, not_finite
 from polygrain.train.gauges import feature_gauges
+from polygrain.train.keeping import Keeper
 from polygrain.train.logging import Log
 from polygrain.train.optimizers import clip_gradients, set_schedules
 from polygrain.train.order import Order
 from polygrain.train.probes import Probe
+from polygrain.train.ranks import Pulse
+from polygrain.train.signals import StopRequest, exit_code, listening
+from polygrain.train.stops import Dead, Interrupted, Stopped
 
 ASIDE = ("gauges/", "features/", "probe/")  # records that are not terms of the loss
+LOOK_EVERY_STEPS = 10  # how often the alarm looks
 
 
 class Run(NamedTuple):
@@ -37,43 +43,86 @@ class Run(NamedTuple):
     batches: Iterator[Batch]  # from start_step on
     probe: Probe | None
     log: Log
+    alarm: Alarm
+    keeper: Keeper
+    pulse: Pulse
     length: Time  # `step` is where the run starts
     stop_step: int
     log_every: int
-    checkpoint_every: int  # steps
-    keep: int
-    saved: Mapping[str, Any]  # stored in each checkpoint: the resolved settings
-    write_backbone: Any
+    keep_going: bool
+    saved: Mapping[str, Any]  # stored in each checkpoint beside the state of method and optimizer
 
 
 def train(run: Run) -> dict[str, float]:
-    """Trains from the run's start to its end; returns the last record of the log."""
+    """Trains from the run's start to its end; returns the last record of the log.
+
+    Raises:
+        Stopped: when the run ends early; what is good of it is saved.
+    """
+    with listening() as request:
+        try:
+            return _train(run, request)
+        except Stopped:
+            raise
+        except Exception as error:
+            lost = run.pulse.explain(error)
+            if lost is None:
+                raise
+            raise lost from error
+        finally:
+            run.pulse.stop()
+            run.log.close()
+
+
+def _train(run: Run, request: StopRequest) -> dict[str, float]:
     run.method.train()
     record: dict[str, float] = {}
     since, waited, logged_step = clock.perf_counter(), 0.0, run.length.step
+    look_every = min(LOOK_EVERY_STEPS, max(1, run.length.steps // 20))
+    if run.length.step == 0:
+        save(run, 0)  # a disk that refuses is better known now, and an early failure can be looked into
     for step in range(run.length.step, run.stop_step):
         time = run.length._replace(step=step)
         set_schedules(run.optimizer, run.optimization, time)
         seed_everything(run.order.seed, step, run.fabric.global_rank)
         run.optimizer.zero_grad(set_to_none=True)
+        state_before = [buffer.clone() for buffer in run.method.buffers()] if run.keep_going else []
+        images = []
         for part in range(run.order.accumulate):
+            run.pulse.at(step, "waiting for data")
             asked = clock.perf_counter()
             batch = next(run.batches)
+            images.append(batch.image)
             views = {name: [v.to(run.fabric.device) for v in views] for name, views in batch.views.items()}
             waited += clock.perf_counter() - asked
+            run.pulse.at(step, "training")
             with run.fabric.no_backward_sync(run.module, enabled=part < run.order.accumulate - 1):
                 terms = run.module(views, time)
                 run.fabric.backward(terms["loss"] / run.order.accumulate)
         run.method.after_backward(time)
         norm = clip(run, time)
-        stop_if_not_finite(terms, norm, step)
-        run.optimizer.step()
-        run.method.update_teachers(time)
-
         done = step + 1
         last = done == run.stop_step
-        if done % run.log_every == 0 or last:
+        sound = torch.isfinite(terms["loss"]) & torch.isfinite(norm)
+        mine = [not sound, request.signal is not None, last or run.keeper.due(done)]
+        broken, asked_to_stop, save_now = distributed.anywhere(torch.tensor(mine, device=run.fabric.device)).tolist()
+        if broken:
+            refuse_step(run, terms, norm, time, images)
+            for buffer, before in zip(run.method.buffers(), state_before, strict=True):
+                buffer.copy_(before)
+        else:
+            run.optimizer.step()
+            run.method.update_teachers(time)
+
+        logged = done % run.log_every == 0 or last
+        if logged or done % look_every == 0:
             record = measure(run, terms, norm, time)
+            for sign in run.alarm.look(record, done):
+                run.log.say(f"warning: {sign}")
+            verdict = run.alarm.verdict(last=last)
+            if verdict is not None and not broken:
+                stop_or_warn(run, verdict, record, time, images)
+        if logged:
             now = clock.perf_counter()
             record["images_per_second"] = (done - logged_step) * run.order.batch_size / (now - since)
             record["data_wait"] = waited / (now - since)
@@ -81,15 +130,20 @@ def train(run: Run) -> dict[str, float]:
             run.log.write(record, done)
             run.log.show(summary(record, time), done)
         if run.probe is not None and (done % run.probe.every == 0 or last):
+            run.pulse.at(step, "measuring")
             scores = run.probe(run.method.backbone)
             record |= scores
             run.log.write(scores, done)
             run.log.say(f"step {done}: " + "  ".join(f"{name} {value:.2%}" for name, value in scores.items()))
             since, logged_step = clock.perf_counter(), done
-        if done % run.checkpoint_every == 0 or last:
-            save(run, done)
+        if save_now or asked_to_stop:
+            save(run, done, last=last or asked_to_stop)
             since, logged_step = clock.perf_counter(), done
-    run.log.close()
+        if asked_to_stop and not last:
+            code = exit_code(request.signal) if request.signal is not None else 143
+            raise Interrupted(
+                f"asked to stop: step {done} is saved in {run.folder}; --resume continues from there", code
+            )
     return record
 
 
@@ -105,16 +159,30 @@ def clip(run: Run, time: Time) -> Tensor:
     return clip_gradients(parameters, norm, each=run.optimization.clip_each)
 
 
-def stop_if_not_finite(terms: Mapping[str, Tensor], norm: Tensor, step: int) -> None:
-    """Stops before the optimizer can spread a NaN; every rank decides the same."""
-    sound = distributed.mean((torch.isfinite(terms["loss"]) & torch.isfinite(norm)).float())
-    if sound == 1:
-        return
+def refuse_step(run: Run, terms: Mapping[str, Tensor], norm: Tensor, time: Time, images: Sequence[Tensor]) -> None:
+    """A loss or gradient is no number: the optimizer and the teachers do not see this step."""
+    record = measure(run, terms, norm, time)
     bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["the gradient"]
-    raise FloatingPointError(
-        f"{' and '.join(bad)} not finite at step {step}; the weights are those of the step before. "
-        "Lower the learning rate, lengthen the warm-up or clip gradients"
-    )
+    stop_or_warn(run, not_finite(bad, time.step, record), record, time, images)
+
+
+def stop_or_warn(run: Run, reason: Dead, record: Mapping[str, float], time: Time, images: Sequence[Tensor]) -> None:
+    """Keeps what is needed to look into it, then stops, unless the person wants to go on."""
+    told = {
+        "reason": str(reason),
+        "step": time.step,
+        "images": torch.cat([*images]).tolist(),
+        "record": {name: value if abs(value) < float("inf") else str(value) for name, value in record.items()},
+    }
+    path = run.folder / f"failure-rank{run.fabric.global_rank}.json"
+    if not path.exists():  # the first failure is the one to look into
+        path.write_text(json.dumps(told, indent=1))
+    if not run.keep_going:
+        raise Dead(
+            f"{reason} The checkpoints from before stand in {run.folder}; the batch and all readings are in "
+            f"{path.name}. --keep-going trains on regardless"
+        )
+    run.log.say(f"warning: {reason}")
 
 
 def measure(run: Run, terms: Mapping[str, Tensor], norm: Tensor, time: Time) -> dict[str, float]:
@@ -139,15 +207,21 @@ def summary(record: Mapping[str, float], time: Time) -> str:
     return f"epoch {time.epoch + 1}/{time.epochs}  loss {record['loss']:.3f}  {'  '.join(terms)}  {speed}"
 
 
-def save(run: Run, step: int) -> None:
+def save(run: Run, step: int, *, last: bool = False) -> None:
     """The state of the run, and beside it the backbone that evaluation and export read."""
-    if run.fabric.global_rank == 0:
-        state = {
+
+    def state() -> dict[str, Any]:
+        return {
             "method": run.method.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "step": step,
-            "settings": dict(run.saved),
+            **run.saved,
         }
-        checkpoints.save(run.folder, step, state, run.keep)
-        run.write_backbone(step)
-    run.fabric.barrier()
+
+    run.pulse.at(step, "saving")
+    try:
+        if run.fabric.global_rank == 0:
+            write = run.keeper.save_last if last else run.keeper.save
+            write(step, state, healthy=run.alarm.healthy)
+    finally:
+        run.pulse.wait_for_all()

@@ -44,6 +44,7 @@ class PretrainSettings:
         threads: CPU threads for the training process; by default, on a CPU, the cores that workers leave.
         log_every: steps between two lines of the log.
         checkpoint_every_epochs: epochs between two checkpoints; the start, the end and a signal always write one.
+        checkpoint_every_steps: steps between two, instead of epochs.
         checkpoint_every_minutes: and minutes between two, in long epochs.
         keep: how many checkpoints to keep, besides the newest that was written while all gauges were healthy.
         keep_going: only warn when features are dead or a loss is no number (such a step is skipped); otherwise the
@@ -85,6 +86,7 @@ class PretrainSettings:
     threads: int | None = None
     log_every: int = 10
     checkpoint_every_epochs: int = 1
+    checkpoint_every_steps: int | None = None
     checkpoint_every_minutes: float = 15.0
     keep: int = 2
     keep_going: bool = False

@@ -1,0 +1,218 @@
+"""From resolved choices to a run that can start: encoder, method, optimizer, loader, and the state to go on from."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+
+from polygrain.data.loading import ViewBatches
+from polygrain.data.photometric import Normalisation
+from polygrain.data.sources import Images
+from polygrain.methods import METHODS
+from polygrain.methods.adding import LocalSettings
+from polygrain.methods.base import Method, Settings
+from polygrain.parts.batch_norm import synchronise_batch_norm
+from polygrain.parts.encoder import Encoder, EncoderSettings
+from polygrain.schedules import RunLength, Time
+from polygrain.train.alarm import FEATURES, Alarm
+from polygrain.train.keeping import Keeper
+from polygrain.train.launching import say
+from polygrain.train.loader import load
+from polygrain.train.logging import Log
+from polygrain.train.optimizers import build_optimizer
+from polygrain.train.order import Order
+from polygrain.train.pretrain import Run, seed_everything
+from polygrain.train.probes import Probe
+from polygrain.train.ranks import Pulse
+from polygrain.train.scaling import SMALL, Choice, choose_method, choose_run, look_at
+from polygrain.train.settings import PretrainSettings
+from polygrain.weights.backbone import save_backbone
+from polygrain.weights.starting import start_from
+
+
+def resolve(
+    settings: PretrainSettings, given: Mapping[str, Any], images: Images, gpu: bool
+) -> tuple[PretrainSettings, dict[str, Any], list[Choice]]:
+    """Fills in what was left open, and lists what was chosen for the data rather than taken from the paper."""
+    if settings.method not in METHODS:
+        raise ValueError(f"unknown method {settings.method!r}; choose from {', '.join(METHODS)}")
+    facts = look_at(images, gpu)
+    run = choose_run(facts, dataclasses.asdict(settings))
+    settings = dataclasses.replace(settings, **{choice.name: choice.value for choice in run})
+    assert settings.batch_size is not None and settings.epochs is not None and settings.encoder is not None
+    Order(images=len(images), batch_size=settings.batch_size, seed=0)  # refuses a batch larger than the data
+    with torch.device("meta"):
+        encoder = Encoder(encoder_settings(settings, pretrained=False))
+    if settings.position is None:
+        settings = dataclasses.replace(settings, position="dino" if encoder.family == "vit" else "timm")
+    if settings.scale == "paper" or facts.images > SMALL:
+        return settings, dict(given), run
+    chosen = choose_method(
+        METHODS[settings.method],
+        facts,
+        batch_size=cast(int, settings.batch_size),
+        epochs=cast(int, settings.epochs),
+        patch=encoder.stride,
+        small_crops=not encoder.has_batch_norm,
+        large_size=given.get("large_size"),
+    )
+    chosen = [choice for choice in chosen if choice.name not in given]
+    return settings, {**{choice.name: choice.value for choice in chosen}, **given}, run + chosen
+
+
+def encoder_settings(settings: PretrainSettings, pretrained: bool) -> EncoderSettings:
+    assert settings.encoder is not None
+    return EncoderSettings(
+        name=settings.encoder,
+        pretrained=pretrained,
+        position=settings.position or "timm",
+        arguments=dict(settings.encoder_args),
+        checkpointing=settings.checkpointing,
+    )
+
+
+def start(
+    settings: PretrainSettings,
+    recipe: Settings,
+    local: LocalSettings | None,
+    images: Images,
+    fabric: Fabric,
+    workers: int,
+    saved: Mapping[str, Any],
+    state: Mapping[str, Any] | None,
+) -> Run:
+    """Builds the networks, the same on every rank, and fills them with the state to resume from, if there is one.
+
+    Args:
+        saved: stored in each checkpoint.
+        state: of the checkpoint to resume from.
+    """
+    assert settings.batch_size is not None and settings.epochs is not None
+    folder = Path(settings.out)
+    order = Order(
+        images=len(images),
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+        accumulate=settings.accumulate,
+    )
+    length = Time(step=0, steps_per_epoch=order.steps_per_epoch, epochs=settings.epochs)
+    encoder = untrained(settings)
+    method = recipe.build(encoder)
+    if local is not None and local.weight > 0:
+        local.add_to(method)
+    for crops in method.crops:
+        encoder.check_size(crops.size)
+    if settings.start_from is not None and state is None:
+        report = start_from(settings.start_from, method, allow_missing=settings.allow_missing)
+        say(fabric, str(report))
+    if fabric.world_size > 1:
+        synchronise_batch_norm(method)
+    if settings.compile:
+        method.student.compile()
+
+    optimization = recipe.optimization(
+        RunLength(len(images), settings.batch_size, settings.epochs, order.steps_per_epoch)
+    )
+    bare = build_optimizer(method, optimization)
+    module, optimizer = fabric.setup(method, bare)
+    if state is not None:
+        method.load_state_dict(state["method"])
+        optimizer.load_state_dict(state["optimizer"])
+        length = length._replace(step=int(state["step"]))
+    stop = min(length.steps, settings.stop_after_steps or length.steps)
+    normalisation = Normalisation(settings.mean, settings.std)
+    probe = None
+    every = settings.probe_every_epochs
+    every = max(1, settings.epochs // 10) if every is None else every
+    if every and images.labels() is not None:
+        size = max(crops.size for crops in method.crops)
+        probe = Probe(images, size, normalisation, every * order.steps_per_epoch)
+
+    def write_backbone(into: Path, step: int) -> None:
+        save_backbone(
+            into / "backbone.safetensors",
+            method.backbone,
+            normalisation=normalisation,
+            extra={
+                "method": settings.method,
+                "step": step,
+                "images": len(images),
+                "crop_size": max(crops.size for crops in method.crops),
+            },
+        )
+
+    log = Log(folder, stop, length.step, settings.loggers, active=fabric.global_rank == 0)
+    return Run(
+        folder=folder,
+        fabric=fabric,
+        method=method,
+        module=module,
+        optimizer=cast(torch.optim.Optimizer, optimizer),
+        optimization=optimization,
+        order=order,
+        batches=load(
+            ViewBatches(images, method.crops, seed=settings.seed, normalisation=normalisation),
+            order,
+            start_step=length.step,
+            stop_step=stop,
+            workers=workers,
+            timeout=settings.worker_timeout_seconds,
+            cuda=fabric.device.type == "cuda",
+        ),
+        probe=probe,
+        log=log,
+        alarm=Alarm(FEATURES | method.dead_values(), length.steps),
+        keeper=Keeper(
+            folder,
+            every_steps=settings.checkpoint_every_steps or settings.checkpoint_every_epochs * order.steps_per_epoch,
+            every_minutes=settings.checkpoint_every_minutes,
+            keep=settings.keep,
+            write_backbone=write_backbone,
+            say=log.say,
+        ),
+        pulse=Pulse(folder, settings.timeout_seconds),
+        length=length,
+        stop_step=stop,
+        log_every=settings.log_every,
+        keep_going=settings.keep_going,
+        saved=saved,
+    )
+
+
+def untrained(settings: PretrainSettings) -> Encoder:
+    """The encoder that a run of these settings begins with; the random stream goes on to its heads."""
+    seed_everything(settings.seed, -1, 0)
+    return Encoder(encoder_settings(settings, pretrained=False))
+
+
+def config(settings: PretrainSettings, values: Mapping[str, Any], local: LocalSettings | None) -> dict[str, Any]:
+    """The resolved choices, as `--config` reads them."""
+    resolved = {
+        **dataclasses.asdict(settings),
+        settings.method: dataclasses.asdict(cast(Any, METHODS[settings.method](**values))),
+        "resume": False,
+        "stop_after_steps": None,
+    }
+    if local is not None and local.weight > 0:
+        resolved["local"] = dataclasses.asdict(local)
+    return cast(dict[str, Any], _plain(resolved))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+def describe(method: Method) -> str:
+    million = sum(parameter.numel() for parameter in method.student.parameters()) / 1e6
+    name = method.student.settings.name
+    terms = ", ".join(f"{weight:g} {name}" for name, weight in method.weights.items())
+    return f"{name}: {million:.1f} M parameters; loss = {terms}"

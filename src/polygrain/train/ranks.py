@@ -1,0 +1,112 @@
+"""Several processes that train together: what they agree on, and what is told when one of them is gone."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time as clock
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from polygrain import distributed
+from polygrain.train.stops import Lost
+
+FOLDER = ".ranks"
+PATIENT = timedelta(hours=2)  # for what one rank does while others wait: saving, measuring
+SLOW = ("starting", "saving", "measuring")  # phases that may take that long
+LOST_CONTACT = re.compile(r"gloo|nccl|connection (closed|reset|refused)|timed? ?out|socket|broken pipe", re.IGNORECASE)
+
+
+class Pulse:
+    """Says twice a second, in a file of the run, where this rank is; ends the process when it hangs.
+
+    In one process it does nothing.
+
+    Args:
+        patience: seconds without a new phase after which a rank counts as hung.
+    """
+
+    def __init__(self, folder: Path, patience: float) -> None:
+        self._alone = distributed.world_size() == 1
+        self._rank, self._patience = distributed.rank(), patience
+        self._step, self._phase, self._since = 0, "starting", clock.monotonic()
+        if self._alone:
+            return
+        self._folder = folder / FOLDER
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._group: Any = dist.new_group(backend="gloo", timeout=PATIENT)
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, daemon=True, name="pulse").start()
+
+    def at(self, step: int, phase: str) -> None:
+        self._step, self._phase, self._since = step, phase, clock.monotonic()
+
+    def wait_for_all(self) -> None:
+        """A barrier for slow things: its patience is hours, but a rank that dies ends it."""
+        if not self._alone:
+            dist.barrier(group=self._group)
+
+    def stop(self) -> None:
+        if not self._alone:
+            self._ended.set()
+
+    def explain(self, error: Exception) -> Lost | None:
+        """What an error of a collective means; None when it is another kind of error."""
+        if self._alone or not LOST_CONTACT.search(str(error)):
+            return None
+        # the others write their files twice a second, and the operating system takes a moment to bury a process
+        clock.sleep(1.5)
+        others = [self._look_at(rank) for rank in range(distributed.world_size()) if rank != self._rank]
+        return Lost(
+            f"rank {self._rank} lost contact at step {self._step} ({self._phase}): {'; '.join(others)}. "
+            "Look for that rank's own message above; --resume continues from the last checkpoint"
+        )
+
+    def _look_at(self, rank: int) -> str:
+        try:
+            told: dict[str, Any] = json.loads((self._folder / f"{rank}.json").read_text())
+        except (OSError, ValueError):
+            return f"rank {rank} never began"
+        where = f"rank {rank} (process {told['pid']} on {told['host']})"
+        at = f"at step {told['step']} ({told['phase']})"
+        if told["host"] == socket.gethostname() and not _alive(told["pid"]):
+            return f"{where} is gone; it was {at}"
+        return (
+            f"{where} still runs or cannot be seen from here; it was {at} and had not moved for {told['still']:.0f} s"
+        )
+
+    def _beat(self) -> None:
+        path = self._folder / f"{self._rank}.json"
+        while not self._ended.wait(0.5):
+            still = clock.monotonic() - self._since
+            told = {"pid": os.getpid(), "host": socket.gethostname(), "step": self._step, "phase": self._phase}
+            with contextlib.suppress(OSError):  # where a rank was is a help, not a need
+                path.write_text(json.dumps({**told, "still": still}))
+            limit = PATIENT.total_seconds() if self._phase in SLOW else self._patience
+            if still > limit:
+                told_step = f"step {self._step} ({self._phase})"
+                print(
+                    f"polygrain: rank {self._rank} hangs at {told_step} for {still:.0f} s", file=sys.stderr, flush=True
+                )
+                os._exit(Lost.exit_code)
+
+
+def _alive(pid: int) -> bool:
+    """A process that has ended but whose parent has not asked for it yet (a zombie) is not alive."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not Path("/proc/self").exists()
