@@ -1,6 +1,6 @@
 """Affine transforms of an image with Pillow's interpolation, computed for one box of the result."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from polygrain.data.photometric import as_bytes
 Matrix = tuple[float, float, float, float, float, float]  # (a, b, c, d, e, f)
 
 
-def transform(image: Part, box: Box, matrix: Matrix, *, bicubic: bool, fill: tuple[int, int, int]) -> Tensor:
+def transform(image: Part, box: Box, matrix: Matrix, *, bicubic: bool, fill: Sequence[int]) -> Tensor:
     """What `box` shows of the whole transformed image, with `fill` where that shows what lies outside: (h, w, 4).
 
     Follows Pillow: a pixel's centre is at its index + 1/2, beyond its edge the image goes on as it ends, the cubic has
@@ -19,6 +19,7 @@ def transform(image: Part, box: Box, matrix: Matrix, *, bicubic: bool, fill: tup
 
     Args:
         image: at least what `needed` says.
+        fill: of the three or four channels.
         matrix: the result's (x, y) shows the source's (a x + b y + c, d x + e y + f).
     """
     a, b, c, d, e, f = matrix
@@ -37,7 +38,7 @@ def transform(image: Part, box: Box, matrix: Matrix, *, bicubic: bool, fill: tup
         )
 
     shown = as_bytes(_interpolate(line, taps_y).clamp_(0, 255)).view(torch.int32)  # (h, w)
-    beyond = torch.tensor([*fill, 0], dtype=torch.uint8, device=device).view(torch.int32)
+    beyond = torch.tensor([*fill, 0][:4], dtype=torch.uint8, device=device).view(torch.int32)
     for own, shift, end in ((x, shift_x, image.width), (y, shift_y, image.height)):
         if shift.any():
             first, last = (-0.5 - shift).ceil().int(), (end - 0.5 - shift).ceil().int()  # pixels from within the image

@@ -8,6 +8,7 @@
 
 import io
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
 
 from polygrain.data.eight_bits import eight_bits
-from polygrain.data.opening import Undecodable, check_size, format_of, open_picture
+from polygrain.data.opening import Undecodable, check_size, format_of, open_picture, turn_of
 
 WIDTH_TAG, HEIGHT_TAG, BITS_TAG, SAMPLES_TAG = 256, 257, 258, 277  # TIFF
 WITH_ALPHA = {"LA": 2, "RGBA": 4}
@@ -38,11 +39,27 @@ def decode_bands(data: bytes, channels: int) -> Tensor:
     if kind == "NumPy":
         values = _array(data, channels)
     elif kind == "TIFF":
-        values = _tiff(data, channels)
+        with warnings.catch_warnings():  # of what is missing Pillow warns; here it is an error
+            warnings.simplefilter("ignore")
+            values = _tiff(data, channels)
     else:
         with open_picture(data) as image:
-            values = _alpha(image, channels)
+            return with_alpha(image, channels)
     return torch.from_numpy(np.array(values, order="C"))
+
+
+def with_alpha(image: Image.Image, channels: int) -> Tensor:
+    """A Pillow image of gray or RGB with alpha, as stored: uint8 (2 or 4, H, W).
+
+    Raises:
+        Undecodable: when it is another kind, or has another number of channels.
+    """
+    if WITH_ALPHA.get(image.mode) != channels:
+        raise Undecodable(f"{len(image.getbands())} channels (mode {image.mode}), not {channels}")
+    image.load()
+    turn = turn_of(image)
+    values = np.array(image if turn is None else image.transpose(turn))
+    return torch.from_numpy(values).permute(2, 0, 1).contiguous()
 
 
 def channels_first(shape: tuple[int, ...], channels: int) -> tuple[int, int, int]:
@@ -82,12 +99,6 @@ def _array(data: bytes, channels: int) -> NDArray[np.uint8]:
     return eight_bits(values[None] if axes[0] < 0 else values.transpose(axes))
 
 
-def _alpha(image: Image.Image, channels: int) -> NDArray[np.uint8]:
-    if WITH_ALPHA.get(image.mode) != channels:
-        raise Undecodable(f"{len(image.getbands())} channels (mode {image.mode}), not {channels}")
-    return np.asarray(image).transpose(2, 0, 1)
-
-
 def _tiff(data: bytes, channels: int) -> NDArray[np.uint8]:
     tags = _first_directory(data)
     samples = int(tags.get(SAMPLES_TAG, 1))
@@ -99,7 +110,7 @@ def _tiff(data: bytes, channels: int) -> NDArray[np.uint8]:
     if channels in WITH_ALPHA.values() and set(tags.get(BITS_TAG, ())) == {8}:
         try:
             with open_picture(data) as image:
-                return _alpha(image, channels)
+                return with_alpha(image, channels).numpy()
         except (Undecodable, SyntaxError):  # bands that are no colours
             pass
     return _one_picture(data)

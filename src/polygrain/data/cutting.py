@@ -16,12 +16,13 @@ from polygrain.data import photometric
 from polygrain.data.boxes import Box
 from polygrain.data.draws import Draws, Flags, Numbers, noise
 from polygrain.data.photometric import Normalisation
-from polygrain.data.randaugment import OPERATIONS, Operation, augment
+from polygrain.data.randaugment import FILL, OPERATIONS, Operation, augment
 from polygrain.views import Crops, View
 
 CHUNK = 2**19  # numbers that a CPU core keeps at hand while it goes over them again and again
 
 JITTER = (photometric.brightness, photometric.contrast, photometric.saturation, photometric.hue)
+WITHOUT_COLOURS = JITTER[:2]  # what is drawn for the others changes nothing
 
 
 def cut(images: Sequence[Tensor], draws: Sequence[Draws], normalisation: Normalisation) -> dict[str, list[View]]:
@@ -31,20 +32,21 @@ def cut(images: Sequence[Tensor], draws: Sequence[Draws], normalisation: Normali
     shears and moves the whole image before the cut.
 
     Args:
-        images: B of them, uint8 (3, H, W), of any sizes, all on one device.
+        images: B of them, uint8 (C, H, W), of any sizes, all on one device, all with as many channels.
         draws: what `draw` said of each, all for the same requests.
 
     Returns:
         By the name of the request one view for each of its crops.
     """
-    pixels = [torch.stack([*image, image[0]], dim=2) for image in images]  # (H, W, 4): a machine word for each pixel
+    pixels, channels = [_words(image) for image in images], len(images[0])
+    fills = _fills(channels, normalisation)
     views: dict[str, list[View]] = {}
     first = 0
     for request in draws[0].requests:
         numbers = _crop_major([d.numbers for d in draws], slice(first, first + request.count))
-        stack = torch.empty(request.count * len(images), 3, request.size, request.size, device=pixels[0].device)
+        stack = torch.empty(request.count * len(images), channels, request.size, request.size, device=images[0].device)
         for i in range(len(stack)):
-            stack[i] = _sample(pixels[i % len(images)], numbers, i, request.size)
+            stack[i] = _sample(pixels[i % len(images)], fills, numbers, i, request.size)[:channels]
         chunk = max(1, CHUNK // stack[0].numel()) if stack.is_cpu else len(stack)
         for start in range(0, len(stack), chunk):
             rows = slice(start, start + chunk)
@@ -63,8 +65,24 @@ def _crop_major(numbers: Sequence[Numbers], crops: slice) -> Numbers:
     return Numbers._make(field.reshape(-1, *field.shape[2:]) for field in stacked)
 
 
-def _sample(pixels: Tensor, numbers: Numbers, i: int, size: int) -> Tensor:
-    """What crop i shows of its image, after RandAugment, in its final size: (3, size, size), values of bytes."""
+def _words(image: Tensor) -> list[Tensor]:
+    """(C, H, W) as (H, W, 4): a machine word for each pixel, several for more than four channels."""
+    if len(image) == 3:
+        return [torch.stack([*image, image[0]], dim=2)]
+    groups = [[*image[start : start + 4]] for start in range(0, len(image), 4)]
+    return [torch.stack(group + group[-1:] * (4 - len(group)), dim=2) for group in groups]
+
+
+def _fills(channels: int, normalisation: Normalisation) -> list[Sequence[int]]:
+    """What lies outside an image, for each word of a pixel: the mean of the channels."""
+    if channels == 3:
+        return [FILL]
+    means = [round(255 * mean) for mean in normalisation.mean] + [0, 0, 0]
+    return [means[start : start + 4] for start in range(0, channels, 4)]
+
+
+def _sample(words: Sequence[Tensor], fills: Sequence[Sequence[int]], numbers: Numbers, i: int, size: int) -> Tensor:
+    """What crop i shows of its image, after RandAugment, in its final size: (4 words, size, size), values of bytes."""
     operations = [
         Operation(OPERATIONS[operation], float(magnitude), bool(bicubic))
         for operation, magnitude, bicubic in zip(
@@ -72,9 +90,11 @@ def _sample(pixels: Tensor, numbers: Numbers, i: int, size: int) -> Tensor:
         )
         if operation >= 0
     ]
-    crop = resize(augment(pixels, Box(*numbers.box[i].tolist()), operations), size)
+    box = Box(*numbers.box[i].tolist())
+    crops = [resize(augment(part, box, operations, fill), size) for part, fill in zip(words, fills, strict=True)]
+    crop = crops[0] if len(crops) == 1 else torch.cat(crops)
     # mirroring first, as the authors of Mugs do, would only change the sign of magnitudes, which is random
-    return (crop.flip(2) if numbers.flipped[i] else crop)[:3]
+    return crop.flip(2) if numbers.flipped[i] else crop
 
 
 def resize(region: Tensor, size: int) -> Tensor:
@@ -100,11 +120,12 @@ def _planes(region: Tensor) -> Tensor:
 
 
 def change_colours(stack: Tensor, numbers: Numbers) -> None:
-    """Jitter, gray, blur and solarisation of crops (n, 3, H, W) that hold whole numbers 0..255, in place."""
+    """Jitter, gray, blur and solarisation of crops (n, C, H, W) that hold whole numbers 0..255, in place."""
     strength = torch.from_numpy(numbers.jitter).float().to(stack.device)[:, :, None, None, None]  # (n, 4, 1, 1, 1)
+    kinds = JITTER if stack.shape[1] == 3 else WITHOUT_COLOURS
     for place in range(len(JITTER)):
         comes = np.where(numbers.jittered, numbers.jitter_order[:, place], -1)
-        for kind, change in enumerate(JITTER):
+        for kind, change in enumerate(kinds):
             for part, rows in _chosen(stack, comes == kind):
                 change(part, strength[rows, kind])
     for part, _ in _chosen(stack, numbers.gray):
@@ -141,7 +162,7 @@ def _erase(stack: Tensor, erased: NDArray[np.int64], draws: Sequence[Draws], nam
     for i in np.flatnonzero(erased[:, 2]).tolist():
         top, left, height, width = erased[i].tolist()
         crop, image = divmod(i, len(draws))
-        values = torch.from_numpy(noise(draws[image].key, name, crop, (3, height, width)))
+        values = torch.from_numpy(noise(draws[image].key, name, crop, (stack.shape[1], height, width)))
         stack[i, :, top : top + height, left : left + width] = values.to(stack.device) * 255
 
 

@@ -22,21 +22,11 @@ from torch import Tensor
 
 from polygrain.data.bands import NeedsPackage, decode_bands
 from polygrain.data.eight_bits import eight_bits
-from polygrain.data.opening import Undecodable, check_size, format_of, open_picture
+from polygrain.data.opening import ORIENTATION_TAG, Undecodable, check_size, format_of, open_picture, turn_of
 
-__all__ = ["NeedsPackage", "Undecodable", "decode", "to_pixels"]
+__all__ = ["ORIENTATION_TAG", "NeedsPackage", "Undecodable", "decode", "to_pixels"]
 
-ORIENTATION_TAG = 0x0112  # EXIF
 BITS_TAG, PHOTOMETRIC_TAG = 258, 262  # TIFF
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def decode(data: bytes, channels: int = 3) -> Tensor:
@@ -67,22 +57,12 @@ def to_pixels(image: Image.Image, channels: int = 3) -> Tensor:
     """
     check_size(*image.size)
     image.load()  # also applies the orientation of a TIFF, and must come before its metadata are read
-    upright = UPRIGHT.get(_orientation(image))
+    turn, mode = turn_of(image), {1: "L", 3: "RGB"}[channels]
     image = _plain(image)
-    mode = {1: "L", 3: "RGB"}[channels]
     if image.mode != mode:
         image = image.convert(mode)
-    if upright is not None:
-        image = image.transpose(upright)
-    values = np.array(image)
+    values = np.array(image if turn is None else image.transpose(turn))
     return torch.from_numpy(values)[None] if channels == 1 else torch.from_numpy(values).permute(2, 0, 1).contiguous()
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # broken metadata do not spoil the pixels
-        return 1
 
 
 def _plain(image: Image.Image) -> Image.Image:

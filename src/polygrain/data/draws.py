@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polygrain.data.boxes import TRIES, Floats, Integers, erased_boxes, resized_crop_boxes
-from polygrain.data.randaugment import OPERATIONS
-from polygrain.data.recipes import find_recipe
+from polygrain.data.randaugment import OPERATIONS, usable
+from polygrain.data.recipes import find_recipe, for_channels
 from polygrain.views import Crops
 
 Flags = NDArray[np.bool_]
@@ -57,20 +57,24 @@ class Draws(NamedTuple):
     numbers: Numbers
 
 
-def draw(requests: Sequence[Crops], height: int, width: int, *, seed: int, epoch: int, image: int) -> Draws:
+def draw(
+    requests: Sequence[Crops], height: int, width: int, *, seed: int, epoch: int, image: int, channels: int = 3
+) -> Draws:
     """Draws all crops of one image of `height` x `width` pixels.
+
+    With other than three channels, what changes colours is switched off: see `recipes.switched_off`.
 
     Raises:
         ValueError: when a request names an unknown recipe.
     """
     requests, key = tuple(requests), Key(seed, epoch, image)
-    plan = _plan(requests)
+    plan = _plan(requests, channels)
     u = _uniform(requests, key)
     strong = u["strong"][plan.decides, 0] < plan.strong_probability
     odds = _Odds(*(field[strong.astype(np.int64), np.arange(len(strong))] for field in plan.odds))
     happens = u["happens"] < odds.happens  # (V, 6)
     jittered, gray, blurred, solarised, augmented, erased = happens.T
-    operations, magnitudes = _operations(u, augmented)
+    operations, magnitudes = _operations(u, augmented, _places(channels))
     low, high = odds.blur_sigma.T
     numbers = Numbers(
         box=resized_crop_boxes(u["area"], u["ratio"], u["place"], plan.scale, plan.ratio, height, width),
@@ -100,13 +104,19 @@ def _generator(key: Key, name: str, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[key.seed, zlib.crc32(name.encode())], counter=place))
 
 
-def _operations(u: dict[str, Floats], augmented: Flags) -> tuple[Integers, Floats]:
+@lru_cache(maxsize=4)
+def _places(channels: int) -> Integers:
+    """Of the operations to draw from, in OPERATIONS."""
+    return np.array([OPERATIONS.index(name) for name in usable(channels)])
+
+
+def _operations(u: dict[str, Floats], augmented: Flags, places: Integers) -> tuple[Integers, Floats]:
     """RandAugment's operations and signed magnitudes, (V, 2): two different ones, each applied half of the time."""
-    first = np.floor(u["operation"][:, 0] * len(OPERATIONS))
-    second = np.floor(u["operation"][:, 1] * (len(OPERATIONS) - 1))
+    first = np.floor(u["operation"][:, 0] * len(places)).astype(np.int64)
+    second = np.floor(u["operation"][:, 1] * (len(places) - 1)).astype(np.int64)
     second += second >= first
     applied = (u["applied"] < 0.5) & augmented[:, None]
-    operations = np.where(applied, np.stack([first, second], axis=1), -1).astype(np.int64)
+    operations = np.where(applied, places[np.stack([first, second], axis=1)], -1)
     normal = np.sqrt(-2 * np.log1p(-u["magnitude"])) * np.cos(2 * np.pi * u["angle"])  # Box and Muller
     magnitudes = np.clip(MAGNITUDE + MAGNITUDE_STD * normal, 0, LARGEST_MAGNITUDE)
     return operations, np.where(u["direction"] < 0.5, -magnitudes, magnitudes)
@@ -162,11 +172,11 @@ class _Plan(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _plan(requests: tuple[Crops, ...]) -> _Plan:
+def _plan(requests: tuple[Crops, ...], channels: int) -> _Plan:
     rows = [(request, j) for request in requests for j in range(request.count)]
     names = [[request.recipes[j % len(request.recipes)] for request, j in rows]]
     names.append([r.strong_recipe or weak for (r, _), weak in zip(rows, names[0], strict=True)])
-    recipes = [[find_recipe(name) for name in alternative] for alternative in names]
+    recipes = [[for_channels(find_recipe(name), channels) for name in alternative] for alternative in names]
     happens = [
         [
             (

@@ -17,13 +17,17 @@ from polygrain.data.reading import read_file
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm",
 )  # fmt: skip
-SUFFIXES_BYTES = tuple(suffix.encode() for suffix in SUFFIXES)
 FOREIGN = (  # images and films that we do not read
     b".svg", b".heic", b".heif", b".avif", b".pdf", b".jp2", b".jxl", b".psd", b".ai", b".eps", b".exr", b".hdr",
     b".ico", b".tga", b".dng", b".cr2", b".cr3", b".nef", b".arw", b".orf", b".rw2", b".raw", b".dcm", b".mp4", b".mov",
 )  # fmt: skip
 HIDDEN, APPLE_DOUBLE, HIDDEN_FOLDER = "hidden files", "AppleDouble files (._*)", "hidden folders"
 QUIET = (HIDDEN, APPLE_DOUBLE, HIDDEN_FOLDER, "other files")
+
+
+def suffixes(channels: int) -> tuple[str, ...]:
+    """Of the files that hold images of so many channels; a `.npy` beside photographs is rarely one of them."""
+    return SUFFIXES if channels == 3 else (*SUFFIXES, ".npy")
 
 
 class FolderImages(Images):
@@ -37,14 +41,15 @@ class FolderImages(Images):
         ValueError: when there is no image.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str], channels: int = 3) -> None:
+        self.root, self.channels = Path(root), channels
+        wanted = suffixes(channels)
         left_out = LeftOut()
         others: Counter[str] = Counter()  # by suffix
         top: list[tuple[str, int]] = []  # first-level folder ("" for root itself) and number of its images
-        self._names = Names(_chunks(os.fsencode(root), top, left_out, others))
+        self._names = Names(_chunks(os.fsencode(root), wanted, top, left_out, others))
         if not len(self._names):
-            raise ValueError(_no_images(self.root, others))
+            raise ValueError(_no_images(self.root, wanted, others))
         super().__init__(len(self._names))
         self.left_out = left_out
         if left_out.counts.keys() - set(QUIET):
@@ -78,13 +83,16 @@ class FolderImages(Images):
         return self._names.nbytes + (0 if self._labels is None else self._labels.nbytes) + self._broken.nbytes
 
 
-def _chunks(root: bytes, top: list[tuple[str, int]], left_out: LeftOut, others: Counter[str]) -> Iterator[list[bytes]]:
+def _chunks(
+    root: bytes, wanted: tuple[str, ...], top: list[tuple[str, int]], left_out: LeftOut, others: Counter[str]
+) -> Iterator[list[bytes]]:
     """Names of one folder after another, relative to `root`; fills `top`, and counts what is left out."""
+    ends = tuple(os.fsencode(suffix) for suffix in wanted)
     entered: set[tuple[int, int]] = set()
     folders = [b""]  # to visit, next one last
     while folders:
         folder = folders.pop()
-        files, inner = _list(root, folder, entered, left_out, others)
+        files, inner = _list(root, folder, ends, entered, left_out, others)
         folders += reversed(inner)
         if files:
             first = os.fsdecode(folder.partition(b"/")[0])
@@ -96,7 +104,12 @@ def _chunks(root: bytes, top: list[tuple[str, int]], left_out: LeftOut, others: 
 
 
 def _list(
-    root: bytes, folder: bytes, entered: set[tuple[int, int]], left_out: LeftOut, others: Counter[str]
+    root: bytes,
+    folder: bytes,
+    ends: tuple[bytes, ...],
+    entered: set[tuple[int, int]],
+    left_out: LeftOut,
+    others: Counter[str],
 ) -> tuple[list[bytes], list[bytes]]:
     """Image files and folders in one folder, sorted, relative to `root`; nothing where it was entered before."""
     path = root + b"/" + folder
@@ -116,10 +129,10 @@ def _list(
                         left_out.add(_hidden(entry), prefix + entry.name)
                     elif entry.is_dir():
                         inner.append(prefix + entry.name)
-                    elif entry.name.lower().endswith(SUFFIXES_BYTES) and entry.is_file():
+                    elif entry.name.lower().endswith(ends) and entry.is_file():
                         files.append(prefix + entry.name)
                     else:
-                        left_out.add(_other(entry), prefix + entry.name)
+                        left_out.add(_other(entry, ends), prefix + entry.name)
                         others[os.fsdecode(os.path.splitext(entry.name)[1].lower())] += 1  # noqa: PTH122
                 except OSError as error:  # of this entry: a link to itself, a link into a closed folder
                     left_out.add(f"unreadable: {error.strerror} (errno {error.errno})", prefix + entry.name)
@@ -134,17 +147,17 @@ def _hidden(entry: os.DirEntry[bytes]) -> str:
     return APPLE_DOUBLE if entry.name.startswith(b"._") else HIDDEN
 
 
-def _other(entry: os.DirEntry[bytes]) -> str:
+def _other(entry: os.DirEntry[bytes], ends: tuple[bytes, ...]) -> str:
     """Why an entry that is no folder is no image of ours."""
     if entry.name.lower().endswith(FOREIGN):
         return f"unsupported {os.fsdecode(os.path.splitext(entry.name)[1].lower())}"  # noqa: PTH122
-    if not entry.name.lower().endswith(SUFFIXES_BYTES):
+    if not entry.name.lower().endswith(ends):
         return "other files"
     return "dangling links" if entry.is_symlink() else "pipes, sockets or devices"
 
 
-def _no_images(root: Path, others: Counter[str]) -> str:
-    message = f"no image in {str(root)!r} (looked for {', '.join(SUFFIXES)} in it and in its folders)"
+def _no_images(root: Path, wanted: tuple[str, ...], others: Counter[str]) -> str:
+    message = f"no image in {str(root)!r} (looked for {', '.join(wanted)} in it and in its folders)"
     if others[".tar"]:
         return message + f"; it holds {others['.tar']} .tar: for shards give {str(root / '*.tar')!r}"
     if others:

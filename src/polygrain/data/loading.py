@@ -38,7 +38,14 @@ class ViewBatches(Dataset[Batch]):
         """The batch of these images; an image that cannot be decoded is replaced, with its label, by its source."""
         read = [self.images.read(position) for _, position in keys]
         draws = [
-            draw(self.crops, *pixels.image.shape[1:], seed=self.seed, epoch=epoch, image=pixels.source)
+            draw(
+                self.crops,
+                *pixels.image.shape[1:],
+                seed=self.seed,
+                epoch=epoch,
+                image=pixels.source,
+                channels=len(pixels.image),
+            )
             for pixels, (epoch, _) in zip(read, keys, strict=True)
         ]
         labels = None

@@ -19,6 +19,8 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from polygrain.data.integrity import png_damage
+
 MAX_PIXELS = 100_000_000  # of a decoded picture; more is refused before anything is decoded
 REDUCED_PIXELS = 16_000_000  # a JPEG of more is decoded at 1/2, 1/4 or 1/8 of its sides
 
@@ -49,6 +51,16 @@ SIGNATURES = (
     (b"\0\0\1\0", "icon"),
     (b"PK\3\4", "zip"),
 )
+ORIENTATION_TAG = 0x0112  # EXIF
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 NO_IMAGES = ("HTML or XML", "zip", "NumPy")
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
 
@@ -133,6 +145,8 @@ def open_picture(data: bytes) -> ImageFile.ImageFile:
             raise Undecodable("the file is cut short: its end is missing")
         _reduce(cast(JpegImageFile, image), data)
     check_size(*image.size)
+    if kind == "PNG" and (damage := png_damage(data)):  # Pillow does not compare the checksums of pixels
+        raise Undecodable(damage)
     if kind in ("JPEG", "PNG", "GIF") and ImageFile.LOAD_TRUNCATED_IMAGES:
         Image.register_decoder(Strict.NAME, cast(type[ImageFile.PyDecoder], Strict))
         image.tile = [tile._replace(codec_name=Strict.NAME, args=(tile.codec_name, tile.args)) for tile in image.tile]
@@ -151,6 +165,14 @@ def check_size(width: int, height: int, channels: int = 3) -> None:
     most = MAX_PIXELS * 3 // max(3, channels)
     if width * height > most:
         raise Undecodable(f"{width}x{height} pixels, above the limit of {most:,}; store it smaller, or in parts")
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What turns a picture as its EXIF orientation says, once its pixels are loaded; broken metadata say nothing."""
+    try:
+        return UPRIGHT.get(int(image.getexif().get(ORIENTATION_TAG, 1)))
+    except Exception:  # they do not spoil the pixels
+        return None
 
 
 def _reduce(image: JpegImageFile, data: bytes) -> None:

@@ -1,6 +1,7 @@
 """Colour and sharpness of finished crops, many at a time, each with its own strength: Pillow's values, on any device.
 
-A stack of crops is float32 (n, 3, H, W) that holds whole numbers 0..255; every function rounds where Pillow rounds.
+A stack of crops is float32 (n, C, H, W) that holds whole numbers 0..255; every function rounds where Pillow rounds.
+Hue, saturation and gray need C = 3; the others take any number of channels.
 Each step is one IEEE operation on each number, and sums are of whole numbers, so a crop comes out the same to the last
 bit whatever other crops are in the stack and wherever it is computed. All functions work in place.
 """
@@ -19,15 +20,15 @@ BLUR_PASSES = 3
 class Normalisation(NamedTuple):
     """Mean and standard deviation of each channel, for pixels in 0..1."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def normalise(stack: Tensor, normalisation: Normalisation) -> None:
-    mean, std = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in normalisation)
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(-1, 1, 1) for v in normalisation)
     stack.mul_((1 / (255 * std)).to(stack)).sub_((mean / std).to(stack))
 
 
@@ -35,6 +36,13 @@ def luminance(stack: Tensor) -> Tensor:
     """(n, 1, H, W) ITU-R 601 in Pillow's fixed point; exact, since all sums stay below 2^24."""
     red, green, blue = _channels(stack)
     return (red * 19595).add_(green * 38470).add_(blue * 7471).add_(32768).mul_(2**-16).floor_()
+
+
+def lightness(stack: Tensor) -> Tensor:
+    """(n, 1, H, W) luminance of colours; of other channels their mean, rounded."""
+    if stack.shape[1] == 3:
+        return luminance(stack)
+    return stack.sum(1, keepdim=True).div_(stack.shape[1]).add_(0.5).floor_()
 
 
 def _channels(stack: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -57,7 +65,7 @@ def brightness(stack: Tensor, factor: Tensor) -> None:
 
 
 def contrast(stack: Tensor, factor: Tensor) -> None:
-    light = luminance(stack)  # (n, 1, H, W)
+    light = lightness(stack)  # (n, 1, H, W)
     mean = light.sum(3).sum(2, dtype=torch.float64) / light[0].numel()  # rows are exact in float32, (n, 1)
     blend((mean + 0.5).floor().to(stack.dtype)[..., None, None], stack, factor)
 

@@ -1,9 +1,9 @@
 """RandAugment's operations with Pillow's values, computed for no more of an image than a crop will show.
 
-Images are uint8 (H, W, 4): red, green, blue, and one more that means nothing, so that a pixel is one machine word (as
-in Pillow). The operations and their magnitudes are timm's "increasing" set (RandAugment, arXiv:1909.13719; timm's
-`auto_augment`). Most are tables of 256 values, looked up in the crop's box alone; three of the tables depend on the
-whole image.
+Images are uint8 (H, W, 4), so that a pixel is one machine word (as in Pillow): red, green, blue, and one more that
+means nothing; or four channels that are no colours, for the operations that `usable` names. The operations and their
+magnitudes are timm's "increasing" set (RandAugment, arXiv:1909.13719; timm's `auto_augment`). Most are tables of 256
+values, looked up in the crop's box alone; three of the tables depend on the whole image.
 """
 
 import math
@@ -40,6 +40,18 @@ OPERATIONS = (
 )
 
 
+WITHOUT_COLOURS = ("Rotate", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY")
+
+
+def usable(channels: int) -> tuple[str, ...]:
+    """The operations that make sense for images of so many channels.
+
+    Those that belong to eight-bit colours are left out of others: levels thrown away or turned round (Posterize,
+    Solarize, Invert ...), histograms reshaped (AutoContrast, Equalize), and what mixes red, green and blue.
+    """
+    return OPERATIONS if channels == 3 else WITHOUT_COLOURS
+
+
 class Operation(NamedTuple):
     """One of OPERATIONS, and how strong it is."""
 
@@ -48,7 +60,7 @@ class Operation(NamedTuple):
     bicubic: bool
 
 
-def augment(image: Tensor, box: Box, operations: Sequence[Operation]) -> Tensor:
+def augment(image: Tensor, box: Box, operations: Sequence[Operation], fill: Sequence[int] = FILL) -> Tensor:
     """What `box` shows of the whole image (H, W, 4) after all operations, (h, w, 4)."""
     height, width = image.shape[:2]
     boxes = [box]  # what the last operation must give, what the one before must give for that, and so on
@@ -56,7 +68,7 @@ def augment(image: Tensor, box: Box, operations: Sequence[Operation]) -> Tensor:
         boxes.append(needs(boxes[-1], operation, height, width))
     part = Part(image, Box(0, 0, height, width), height, width)
     for operation, wanted in zip(operations, boxes[-2::-1], strict=True):
-        part = Part(apply(part, wanted, operation), wanted, height, width)
+        part = Part(apply(part, wanted, operation, fill), wanted, height, width)
     return part.cut(box)
 
 
@@ -71,9 +83,9 @@ def needs(box: Box, operation: Operation, height: int, width: int) -> Box:
     return Box(top, left, min(box.bottom + margin, height) - top, min(box.right + margin, width) - left)
 
 
-def apply(image: Part, box: Box, operation: Operation) -> Tensor:
+def apply(image: Part, box: Box, operation: Operation, fill: Sequence[int] = FILL) -> Tensor:
     """What `box` shows of the whole image after one operation, (h, w, 4)."""
-    within = prepare(image, operation)
+    within = prepare(image, operation, fill)
     if not image.pixels.is_cpu:
         return within(box)
     rows = max(1, STRIP // box.width)
@@ -82,7 +94,7 @@ def apply(image: Part, box: Box, operation: Operation) -> Tensor:
     return torch.cat(strips) if len(strips) > 1 else strips[0]
 
 
-def prepare(image: Part, operation: Operation) -> Callable[[Box], Tensor]:
+def prepare(image: Part, operation: Operation, fill: Sequence[int] = FILL) -> Callable[[Box], Tensor]:
     """The operation as a function from a box to what that shows."""
     name, magnitude = operation.name, operation.magnitude
     if name in TABLES:
@@ -93,7 +105,7 @@ def prepare(image: Part, operation: Operation) -> Callable[[Box], Tensor]:
     if name == "Sharpness":
         return lambda box: _sharpness(image, box, needs(box, operation, image.height, image.width), magnitude)
     matrix = MATRICES[name](magnitude, image.height, image.width)
-    return lambda box: transform(image, box, matrix, bicubic=operation.bicubic, fill=FILL)
+    return lambda box: transform(image, box, matrix, bicubic=operation.bicubic, fill=fill)
 
 
 def _factor(magnitude: float) -> float:

@@ -1,7 +1,11 @@
 """Photometric recipes by name: which random changes of colour and sharpness a crop gets, and how often."""
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from polygrain.data.randaugment import OPERATIONS, usable
+from polygrain.views import Crops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,3 +60,35 @@ def find_recipe(name: str) -> Recipe:
         meant = f"did you mean {close[0]!r}? " if close else ""
         raise ValueError(f"unknown photometric recipe {name!r}; {meant}the recipes are {', '.join(RECIPES)}")
     return RECIPES[name]
+
+
+def for_channels(recipe: Recipe, channels: int) -> Recipe:
+    """What is left of a recipe where channels are no colours; RandAugment keeps its `usable` operations."""
+    if channels == 3:
+        return recipe
+    brightness, contrast, _, _ = recipe.jitter
+    return replace(recipe, jitter=(brightness, contrast, 0.0, 0.0), gray_probability=0.0, solarise_probability=0.0)
+
+
+def switched_off(recipe: str, channels: int) -> list[str]:
+    """What a recipe does to colours and not to images of so many channels.
+
+    Raises:
+        ValueError: when there is no recipe of that name.
+    """
+    whole, left = find_recipe(recipe), for_channels(find_recipe(recipe), channels)
+    jitters = whole.jitter_probability > 0
+    off = {
+        "saturation": jitters and whole.jitter[2] != left.jitter[2],
+        "hue": jitters and whole.jitter[3] != left.jitter[3],
+        "grayscale": whole.gray_probability != left.gray_probability,
+        "solarisation": whole.solarise_probability != left.solarise_probability,
+    }
+    operations = [name for name in OPERATIONS if whole.rand_augment and name not in usable(channels)]
+    return [name for name, gone in off.items() if gone] + [f"RandAugment's {name}" for name in operations]
+
+
+def switched_off_in(requests: Sequence[Crops], channels: int) -> list[str]:
+    """The same for all recipes of some crops, each thing once."""
+    names = [name for request in requests for name in (*request.recipes, request.strong_recipe) if name]
+    return list(dict.fromkeys(thing for name in names for thing in switched_off(name, channels)))

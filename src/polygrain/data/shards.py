@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polygrain.data.folders import SUFFIXES
+from polygrain.data.folders import suffixes
 from polygrain.data.images import Images, LeftOut, Names
 from polygrain.data.reading import LARGEST_FILE, patiently
 from polygrain.data.tar import members
@@ -26,7 +26,6 @@ from polygrain.data.troubles import Unreadable
 
 OPEN_FILES = 64  # per process
 DOTTED = "members with several dots"
-FIELDS = tuple(suffix.removeprefix(".").encode() for suffix in SUFFIXES)
 
 
 class ShardImages(Images):
@@ -38,7 +37,9 @@ class ShardImages(Images):
         ValueError: when a shard is broken or cut short, a label is no number, or there is no image.
     """
 
-    def __init__(self, shards: Sequence[Path]) -> None:
+    def __init__(self, shards: Sequence[Path], channels: int = 3) -> None:
+        self.channels = channels
+        wanted = suffixes(channels)
         self.shards = [str(shard) for shard in shards]
         self._places: NDArray[np.int64]  # (n, 2) offset and size in the shard
         self._labels: NDArray[np.int32]  # (n,)
@@ -46,12 +47,12 @@ class ShardImages(Images):
         labels: list[NDArray[np.int32]] = []
         left_out = LeftOut()
         self._states = [_state(os.stat(shard)) for shard in shards]  # noqa: PTH116 as `_file` asks for it
-        self._names = Names(_chunks(shards, places, labels, left_out))
+        self._names = Names(_chunks(shards, wanted, places, labels, left_out))
         self._starts = np.cumsum([0] + [len(part) for part in places])  # (shards + 1,) number of the first image
         if not len(self._names):
             raise ValueError(
                 f"no image in {len(shards)} shards, {self.shards[0]!r} first (looked for members such as 000123.jpg, "
-                f"with one dot in the last part of the name, ending in {', '.join(SUFFIXES)})"
+                f"with one dot in the last part of the name, ending in {', '.join(wanted)})"
             )
         super().__init__(len(self._names))
         self.left_out = left_out
@@ -124,9 +125,14 @@ def _state(state: os.stat_result) -> tuple[int, int]:
 
 
 def _chunks(
-    shards: Sequence[Path], places: list[NDArray[np.int64]], labels: list[NDArray[np.int32]], left_out: LeftOut
+    shards: Sequence[Path],
+    wanted: tuple[str, ...],
+    places: list[NDArray[np.int64]],
+    labels: list[NDArray[np.int32]],
+    left_out: LeftOut,
 ) -> Iterator[list[bytes]]:
     """Names of the images of one shard after another; appends where they lie and their labels."""
+    fields = tuple(suffix.removeprefix(".").encode() for suffix in wanted)
     for shard in shards:
         names: list[bytes] = []
         keys: list[bytes] = []
@@ -138,13 +144,13 @@ def _chunks(
             key = folder + slash + last[: len(stem)]
             if not stem:
                 left_out.add("hidden members", member.name)
-            elif field in FIELDS:
+            elif field in fields:
                 names.append(member.name)
                 keys.append(key)
                 where += (member.offset, member.size)
             elif field == b"cls":
                 label_of[key] = _label(start, shard, member.name)
-            elif field.endswith(tuple(b"." + name for name in FIELDS)):
+            elif field.endswith(tuple(b"." + name for name in fields)):
                 left_out.add(DOTTED, member.name)
         places.append(np.array(where, np.int64).reshape(-1, 2))
         labels.append(np.fromiter((label_of.get(key, -1) for key in keys), np.int32, len(keys)))

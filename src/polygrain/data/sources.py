@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
+from polygrain.data.bands import channels_first, with_alpha
 from polygrain.data.decoding import Undecodable, to_pixels
 from polygrain.data.folders import FolderImages
 from polygrain.data.images import Images
@@ -21,30 +22,40 @@ from polygrain.data.shards import ShardImages, expand
 __all__ = ["DatasetImages", "Images", "open_images"]
 
 
-def open_images(data: str | os.PathLike[str] | Dataset[Any] | Images) -> Images:
+def open_images(data: str | os.PathLike[str] | Dataset[Any] | Images, channels: int = 3) -> Images:
     """Opens a source of images.
 
     Args:
         data: a folder; a `.tar` shard, or a glob or brace list of shards; "scenes", "scenes:COUNT",
             "scenes:COUNT:SIZE" or "scenes:COUNT:SIZE:SEED" for the built-in set (a folder of that name is "./scenes");
             a map-style dataset, see `DatasetImages`; or a source that is open already.
+        channels: 3 is RGB, 1 is gray, which any image can be turned into; other numbers are taken as stored, from
+            files that have exactly so many (see `bands`).
 
     Raises:
         ValueError: when there is no such source, or no image in it.
     """
+    if channels < 1:
+        raise ValueError(f"channels is {channels}; it must be 1 or more, for example 3 for RGB")
     if isinstance(data, Images):
+        if data.channels != channels:
+            raise ValueError(f"these images were opened with {data.channels} channels, and {channels} are asked for")
         return data
     if not isinstance(data, str | os.PathLike):
-        return DatasetImages(data)
+        return DatasetImages(data, channels)
     name = os.fspath(data)
     if name.split(":")[0] == "scenes":
+        if channels != 3:
+            raise ValueError(
+                f"the built-in scenes have 3 channels, and {channels} are asked for; give images of your own"
+            )
         return _open_scenes(name)
     if Path(name).is_dir():
-        return FolderImages(name)
+        return FolderImages(name, channels)
     if name.endswith(".tar"):
         if not (Path(name).exists() or any(sign in name for sign in "*?[{")):
             raise ValueError(f"no shard {name!r}{_nearest(name)}")
-        return ShardImages(expand(name))
+        return ShardImages(expand(name), channels)
     if Path(name).is_file():
         raise ValueError(f"{name!r} is a file; give a folder of images, or shards that end in .tar (uncompressed)")
     raise ValueError(f"no folder {name!r}{_nearest(name)}")
@@ -73,14 +84,15 @@ class DatasetImages(Images):
     """A map-style dataset as a source: each item an image, or a tuple of an image and more.
 
     An image is a Pillow image, or a uint8 tensor (3, H, W), (1, H, W), (H, W, 3), (H, W, 1) or (H, W); where both
-    orders fit, channels come first. The second entry of a tuple is the label if it is a whole number; any other (boxes,
-    captions ...) is left alone. A dataset's own `OSError` (a file that cannot be read) counts as an undecodable image.
+    orders fit, channels come first. With `channels` other than 3, a tensor has exactly so many. The second entry of a
+    tuple is the label if it is a whole number; any other (boxes, captions ...) is left alone. A dataset's own `OSError`
+    (a file that cannot be read) counts as an undecodable image.
 
     Raises:
         ValueError: when the items are something else.
     """
 
-    def __init__(self, dataset: Any) -> None:
+    def __init__(self, dataset: Any, channels: int = 3) -> None:
         kind = type(dataset).__name__
         if isinstance(dataset, IterableDataset) or not (
             hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
@@ -89,7 +101,7 @@ class DatasetImages(Images):
         if not len(dataset):
             raise ValueError(f"the {kind} is empty")
         super().__init__(len(dataset))
-        self.dataset = dataset
+        self.dataset, self.channels = dataset, channels
         classes = getattr(dataset, "classes", None)
         self.classes = list(map(str, classes)) if isinstance(classes, list | tuple) else None
         self._last: tuple[int, int] | None = None  # an image and its label, so that reading both costs one
@@ -104,11 +116,11 @@ class DatasetImages(Images):
         image = item[0] if isinstance(item, tuple | list) and item else item
         if isinstance(image, Image.Image):
             try:
-                return to_pixels(image)
+                return to_pixels(image, self.channels) if self.channels in (1, 3) else with_alpha(image, self.channels)
             except OSError as error:  # a file that Pillow opened lazily
                 raise Undecodable(str(error)) from error
         if isinstance(image, Tensor) and image.dtype == torch.uint8:
-            return _channels_first(image, self.name(i))
+            return _channels_first(image, self.name(i), self.channels)
         what = f"{image.dtype} tensor" if isinstance(image, Tensor) else type(image).__name__
         raise ValueError(
             f"{self.name(i)} is a {what}; give Pillow images or uint8 tensors: crops, scaling and normalisation are "
@@ -161,13 +173,15 @@ def _targets(dataset: Any) -> NDArray[np.int64] | None:
     return cast(NDArray[np.int64], values.astype(np.int64)) if whole else None
 
 
-def _channels_first(image: Tensor, name: str) -> Tensor:
-    """Any of the layouts to (3, H, W)."""
+def _channels_first(image: Tensor, name: str, channels: int) -> Tensor:
+    """Any of the layouts to (channels, H, W); one channel is good for three."""
     shape = tuple(image.shape)
-    if image.ndim == 2:
-        image = image[None]
-    elif image.ndim == 3 and shape[0] not in (1, 3):
-        image = image.permute(2, 0, 1)
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise ValueError(f"{name} has shape {shape}; wanted (3, H, W), (H, W, 3) or one channel")
-    return image.expand(3, -1, -1).contiguous()
+    for there in (channels, 1) if channels == 3 else (channels,):
+        try:
+            axes = channels_first(shape, there)
+        except Undecodable:
+            continue
+        image = image[None] if axes[0] < 0 else image.permute(axes)
+        return image.expand(channels, -1, -1).contiguous()
+    one = " or one channel" if channels in (1, 3) else ""
+    raise ValueError(f"{name} has shape {shape}; wanted ({channels}, H, W), (H, W, {channels}){one}")
