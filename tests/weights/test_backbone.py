@@ -131,7 +131,7 @@ def test_what_is_no_backbone_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"holds no backbone\.safetensors"):
         load_encoder(tmp_path)
     (tmp_path / "text.safetensors").write_text("not tensors")
-    with pytest.raises(ValueError, match="is not a safetensors file"):
+    with pytest.raises(ValueError, match="is not a sound safetensors file"):
         load_encoder(tmp_path / "text.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="was not written by polygrain"):

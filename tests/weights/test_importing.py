@@ -174,15 +174,33 @@ def test_a_convnext_that_computes_otherwise_than_vicregls_is_refused(tmp_path, a
 
 
 def test_files_of_another_network_or_project_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="the file holds a vit, but resnet10t is a resnet"):
+    with pytest.raises(ValueError, match="holds a vit, but resnet10t is a resnet"):
         import_weights(saved(tmp_path, tiny_state()), encoder("resnet10t"))
     with pytest.raises(ValueError, match=r"no backbone as the authors save it: no patch_embed\.proj\.weight, but a"):
         import_weights(saved(tmp_path, {"a": torch.zeros(1)}), tiny(), kind="mugs")
     with pytest.raises(ValueError, match="there is no file"):
         import_weights(tmp_path / "absent.pth", tiny())
-    student = {"student": {"backbone." + key: value for key, value in tiny_state().items()}}
     with pytest.raises(ValueError, match="holds no teacher; it has the student"):
-        import_weights(saved(tmp_path, student), tiny())
+        import_weights(saved(tmp_path, student_alone()), tiny(), which="teacher")
+
+
+def student_alone() -> dict:
+    return {"student": {"backbone." + key: value for key, value in tiny_state().items()}}
+
+
+def test_a_file_with_one_network_says_which_it_was(tmp_path):
+    report = import_weights(saved(tmp_path, student_alone()), tiny())
+    assert report.complete and "taken from the tensors that begin with 'student/backbone.'" in str(report)
+    teacher = {"teacher": {"backbone." + key: value for key, value in tiny_state().items()}}
+    assert "'teacher/backbone.'" in str(import_weights(saved(tmp_path, teacher), tiny()))
+
+
+def test_a_vit_of_another_patch_or_width_is_refused_with_both_named(tmp_path):
+    file = saved(tmp_path, tiny_state())
+    for changed, ours in (({"patch_size": 8}, "width 48, patch 8, 64 pos"), ({"embed_dim": 96}, "width 96, patch 16")):
+        with pytest.raises(ValueError, match="holds a ViT of width 48, patch 16, 16 positions") as caught:
+            import_weights(file, encoder("vit_tiny_patch16_224", **{**TINY, **changed}))
+        assert ours in str(caught.value) and "--position dino" in str(caught.value)
 
 
 def exclude_bias_and_norm(parameter):
@@ -217,12 +235,12 @@ class Hostile:
 
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="cannot be read as plain tensors"):
+    with pytest.raises(ValueError, match=r"refused: opening it would reach for 'posix\.system'"):
         import_weights(saved(tmp_path, {**tiny_state(), "hook": Hostile()}), tiny())
 
 
 def test_an_encoder_with_timms_position_codes_is_told_that_mugs_had_others(tmp_path):
     file = saved(tmp_path, tiny_state())
-    assert import_weights(file, tiny()).notes == ()
-    (note,) = import_weights(file, encoder("vit_tiny_patch16_224", **TINY)).notes
-    assert 'position="dino"' in note
+    assert not any("position" in note for note in import_weights(file, tiny()).notes)
+    notes = import_weights(file, encoder("vit_tiny_patch16_224", **TINY)).notes
+    assert 'position="dino"' in notes[0]

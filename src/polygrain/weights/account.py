@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 Fate = Literal["matched", "converted", "left", "missing", "unknown", "misfit"]
@@ -40,6 +40,9 @@ class ImportReport:
 
     def count(self, fate: Fate) -> int:
         return sum(row.fate == fate for row in self.rows)
+
+    def noting(self, note: str) -> "ImportReport":
+        return replace(self, notes=(*self.notes, note))
 
     @property
     def summary(self) -> str:

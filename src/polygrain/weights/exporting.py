@@ -10,7 +10,9 @@ from torch import Tensor
 
 from polygrain.parts.encoder import Encoder, use_small_stem
 from polygrain.parts.sizes import ENCODERS, ReadyMade
-from polygrain.weights.backbone import Backbone, load_encoder, open_backbone, save_backbone, write_tensors
+from polygrain.weights.backbone import Backbone, load_encoder, open_backbone, save_backbone
+from polygrain.weights.durable import write_durably
+from polygrain.weights.tensors import write_tensors
 
 Target = Literal["timm", "torch", "safetensors"]
 SUFFIXES: dict[Target, str] = {"timm": ".safetensors", "torch": ".pth", "safetensors": ".safetensors"}
@@ -60,7 +62,8 @@ def export(source: str | Path, to: Target, out: str | Path) -> Exported:
     if to == "safetensors":
         save_backbone(out, backbone.encoder, normalisation=backbone.normalisation, extra=extra)
     elif to == "torch":
-        torch.save({key: value.clone() for key, value in portable.tensors.items()}, out)
+        state = {key: value.clone() for key, value in portable.tensors.items()}
+        write_durably(out, lambda file: torch.save(state, file))
     else:
         write_tensors(out, portable.tensors, {"format": "pt"})
     loaded = load_encoder(out).model if to == "safetensors" else rebuild(portable, out)

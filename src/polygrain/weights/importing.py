@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,8 @@ from polygrain.methods.base import Method
 from polygrain.parts.encoder import Encoder, Family
 from polygrain.parts.queue import Queue
 from polygrain.weights.account import PROBLEMS, ImportReport, IncompleteImport, Row
+from polygrain.weights.agreement import check_activations
+from polygrain.weights.finding import Kind, Side, check_build, find_backbone
 from polygrain.weights.reading import read_checkpoint
 from polygrain.weights.tables import (
     CONVNEXT_BACKBONE,
@@ -22,48 +23,29 @@ from polygrain.weights.tables import (
     VIT_BACKBONE,
     Rule,
 )
+from polygrain.weights.tensors import check_finite
 
-Kind = Literal["auto", "mugs", "vicreg", "vicregl"]
-Side = Literal["teacher", "student"]
 TABLES: dict[Family, tuple[Rule, ...]] = {
     "vit": VIT_BACKBONE,
     "resnet": RESNET_BACKBONE,
     "convnext": CONVNEXT_BACKBONE,
 }
-ANCHORS: dict[Family, str] = {  # a tensor that every backbone of a family has, by its official name
-    "vit": "patch_embed.proj.weight",
-    "resnet": "conv1.weight",
-    "convnext": "downsample_layers.0.0.weight",
-}
-FAMILIES: dict[Kind, tuple[Family, ...]] = {
-    "auto": ("vit", "resnet", "convnext"),
-    "mugs": ("vit",),
-    "vicreg": ("resnet",),
-    "vicregl": ("resnet", "convnext"),
-}
-# Every shape is the same with other numbers of heads, so shapes cannot tell; those of the authors are known.
-MUGS_HEADS = {384: 6, 768: 12, 1024: 16}
-
-
-class Home(NamedTuple):
-    """Where a backbone lies in a file."""
-
-    family: Family
-    prefix: str
 
 
 def import_weights(
-    path: str | Path, encoder: Encoder, kind: Kind = "auto", which: Side = "teacher", allow_missing: bool = False
+    path: str | Path, encoder: Encoder, kind: Kind = "auto", which: Side | None = None, allow_missing: bool = False
 ) -> ImportReport:
     """Fills an encoder from an official file, backbone-only or full.
 
     Args:
-        which: the network to take from a full Mugs checkpoint; evaluation uses the teacher.
+        which: the network to take from a file with both; by default the teacher, as evaluation does, or the one
+            that is there. The report says which.
         allow_missing: accept tensors without a place on either side (not those of a wrong shape).
 
     Raises:
         IncompleteImport: when not every tensor is accounted for.
-        ValueError: when the file holds no such backbone, or the encoder is built otherwise than the authors'.
+        ValueError: when the file holds no such backbone, or NaN, or the encoder computes something else than the
+            authors' network with the same tensors; the encoder is then not to be used.
     """
     return fill_encoder(read_checkpoint(path), str(path), encoder, kind, which, allow_missing)
 
@@ -73,22 +55,23 @@ def fill_encoder(
     source: str,
     encoder: Encoder,
     kind: Kind = "auto",
-    which: Side = "teacher",
+    which: Side | None = None,
     allow_missing: bool = False,
 ) -> ImportReport:
     """What `import_weights` does, with the tensors of a file."""
     home = find_backbone(tensors, kind, which, source)
-    check_build(encoder, home.family, tensors)
-    other = "student" if which == "teacher" else "teacher"
-    elsewhere = (*NOT_BACKBONE, Rule(rf"{other}/.*", left=f"the {other}; the {which} was asked for"))
+    check_build(encoder, home, tensors, source)
+    other = "teacher" if home.prefix.startswith("student/") else "student"
+    elsewhere = (*NOT_BACKBONE, Rule(rf"{other}/.*", left=f"the {other}; {home.prefix!r} was taken"))
     inside = {key.removeprefix(home.prefix): value for key, value in tensors.items() if key.startswith(home.prefix)}
     outside = {key: value for key, value in tensors.items() if not key.startswith(home.prefix)}
     new, rows = translate(inside, (*TABLES[home.family], *NOT_BACKBONE), encoder.model.state_dict())
     rows = [row._replace(source=home.prefix + row.source) if row.source else row for row in rows]
     rows += translate(outside, elsewhere, {})[1]
-    report = ImportReport(source=source, rows=tuple(rows), notes=_notes(encoder))
+    report = ImportReport(source=source, rows=tuple(rows), notes=(*_taken(home.prefix), *_notes(encoder)))
     _fill(encoder.model, new, report, allow_missing)
-    return report
+    missing = tuple(row.target for row in rows if row.fate == "missing")
+    return report.noting(check_activations(encoder, inside, source, missing))
 
 
 def import_full(path: str | Path, method: Method, allow_missing: bool = False) -> ImportReport:
@@ -112,7 +95,8 @@ def fill_method(
     table = full_table(tensors)
     if table is None:
         raise ValueError(f"{source} is not a full checkpoint of Mugs, VICReg or VICRegL")
-    check_build(method.student, find_backbone(tensors, "auto", "teacher", source).family, tensors)
+    student = find_backbone(tensors, "auto", "student" if table is MUGS_FULL else None, source)
+    check_build(method.student, student, tensors, source)
     own = method.state_dict()
     queues = [name for name, module in method.named_modules() if isinstance(module, Queue)]
     places = {key: value for key, value in own.items() if key not in {f"{queue}.filled" for queue in queues}}
@@ -122,6 +106,14 @@ def fill_method(
     for queue in queues:
         new[f"{queue}.filled"] = _filled(new.get(f"{queue}.rows"), new.get(f"{queue}.values"))
     _fill(method, new, report, allow_missing)
+    missing = tuple(row.target for row in rows if row.fate == "missing")
+    sides: dict[Side | None, Encoder] = {"student": method.student, "teacher": method.backbone}
+    for which, encoder in sides.items() if table is MUGS_FULL else ((None, method.student),):
+        prefix = find_backbone(tensors, "auto", which, source).prefix
+        inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        root = f"encoder.{which}.model." if which else "encoder.model."
+        lacking = tuple(name.removeprefix(root) for name in missing if name.startswith(root))
+        report = report.noting(check_activations(encoder, inside, source, lacking))
     return report
 
 
@@ -132,56 +124,6 @@ def full_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
     if any(re.match(r"(?:model/)?module\.(?:maps_)?projector\.", key) for key in tensors):
         return VICREG_FULL
     return None
-
-
-def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side, source: str) -> Home:
-    """The family and the common prefix of the backbone's tensors.
-
-    Raises:
-        ValueError: when there is none of this kind, or not from the network asked for.
-    """
-    prefixes = r"((?:(?:student|teacher|state_dict|model)/)*(?:module\.)?(?:backbone\.|encoder\.)?)"
-    found = [
-        Home(family, match[1])
-        for family in FAMILIES[kind]
-        for key in tensors
-        if (match := re.fullmatch(prefixes + re.escape(ANCHORS[family]), key))
-    ]
-    if not found:
-        wanted = " or ".join(ANCHORS[family] for family in FAMILIES[kind])
-        some = ", ".join(list(tensors)[:3])
-        raise ValueError(f"{source} holds no backbone as the authors save it: no {wanted}, but {some} ...")
-    sides = {prefix.split("/")[0]: Home(family, prefix) for family, prefix in found}
-    if "student" in sides or "teacher" in sides:
-        if which not in sides:
-            raise ValueError(f"{source} holds no {which}; it has the {' and '.join(sides)}")
-        return sides[which]
-    return found[0]
-
-
-def check_build(encoder: Encoder, family: Family, tensors: Mapping[str, Tensor]) -> None:
-    """What shapes cannot tell.
-
-    Raises:
-        ValueError: when the encoder is of another family, or computes something else with the same tensors.
-    """
-    name = encoder.settings.name
-    if encoder.family != family:
-        raise ValueError(f"the file holds a {family}, but {name} is a {encoder.family}")
-    if family == "vit":
-        heads, official = encoder.model.blocks[0].attn.num_heads, MUGS_HEADS.get(encoder.dim)
-        if official not in (None, heads):
-            raise ValueError(f"{name} has {heads} heads; the Mugs ViT of width {encoder.dim} has {official}")
-    if family == "convnext":
-        if isinstance(encoder.model.norm_pre, nn.Identity):
-            raise ValueError(
-                f"{name} norms after the mean, VICRegL before it; pass head_norm_first=True to the encoder"
-            )
-        ours = any(key.endswith(".gamma") for key in encoder.model.state_dict())
-        theirs = any(key.endswith(".gamma") for key in tensors)
-        if ours != theirs:
-            has, value = ("has", 1e-6) if theirs else ("has no", None)
-            raise ValueError(f"the file {has} layer scale, unlike {name}; pass ls_init_value={value} to the encoder")
 
 
 def translate(
@@ -215,6 +157,8 @@ def _fate(key: str, target: str, value: Tensor, places: Mapping[str, Tensor], ta
         return Row("unknown", key, target, f"{shape}: the network has no such tensor")
     if taken:
         return Row("unknown", key, target, f"{shape}: the file has two tensors for this")
+    if value.is_floating_point() != places[target].is_floating_point():
+        return Row("misfit", key, target, f"{value.dtype}, not {places[target].dtype}")
     if value.shape != places[target].shape:
         return Row("misfit", key, target, f"{shape}, not {tuple(places[target].shape)}")
     return Row("matched" if target == key else "converted", key, target, shape)
@@ -226,6 +170,7 @@ def _fill(module: nn.Module, new: Mapping[str, Tensor], report: ImportReport, al
     if any(row.fate in PROBLEMS and row.fate not in allowed for row in report.rows):
         mend = "nothing was loaded" if report.count("misfit") else "nothing was loaded; --allow-missing accepts this"
         raise IncompleteImport(report, mend)
+    check_finite(new, report.source)
     kept = {key: value for key, value in module.state_dict().items() if key not in new}
     module.load_state_dict({**kept, **new})
 
@@ -234,6 +179,10 @@ def _filled(rows: Tensor | None, values: Tensor | None) -> Tensor:
     if rows is None:
         return torch.tensor(0)
     return torch.tensor(len(rows)) if values is None else (rows == values).all(1).sum()
+
+
+def _taken(prefix: str) -> tuple[str, ...]:
+    return (f"taken from the tensors that begin with {prefix!r}",) if prefix else ()
 
 
 def _notes(encoder: Encoder) -> tuple[str, ...]:

@@ -4,29 +4,30 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from polygrain.parts.encoder import EncoderSettings
-from polygrain.weights.importing import Home
+from polygrain.parts.encoder import EncoderSettings, Family
 
 VITS = {384: "vit_small_patch16_224", 768: "vit_base_patch16_224", 1024: "vit_large_patch16_224"}
+# Every shape is the same with other numbers of heads, so shapes cannot tell; those of the authors are known.
+HEADS = {384: 6, 768: 12, 1024: 16}
 CONVNEXTS = {96: "convnext_small_vicregl", 128: "convnext_base_vicregl", 256: "convnext_xlarge_vicregl"}
 
 
-def released_encoder(tensors: Mapping[str, Tensor], home: Home, source: str) -> EncoderSettings:
+def released_encoder(tensors: Mapping[str, Tensor], family: Family, prefix: str, source: str) -> EncoderSettings:
     """Settings of the released network with these tensors: ViT-S/B/L of Mugs, ResNet-50, ConvNeXt-S/B/XL of VICRegL.
 
     Raises:
         ValueError: when the authors released none of this width.
     """
-    if home.family == "resnet":
+    if family == "resnet":
         return EncoderSettings(name="resnet50")
     anchor, names = {
         "vit": ("norm.weight", VITS),
         "convnext": ("downsample_layers.0.0.weight", CONVNEXTS),
-    }[home.family]
-    width = len(tensors[home.prefix + anchor])
+    }[family]
+    width = next(iter(tensors[prefix + anchor].shape), 0)
     if width not in names:
         raise ValueError(
-            f"{source} holds a {home.family} of width {width}, the released ones have {', '.join(map(str, names))}; "
+            f"{source} holds a {family} of width {width}, the released ones have {', '.join(map(str, names))}; "
             f"name its encoder and start from it with --from"
         )
-    return EncoderSettings(name=names[width], position="dino" if home.family == "vit" else "timm")
+    return EncoderSettings(name=names[width], position="dino" if family == "vit" else "timm")

@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors import safe_open
-
 from polygrain.methods.base import Method
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.sizes import ENCODERS
@@ -13,6 +11,7 @@ from polygrain.weights.account import ImportReport, Row
 from polygrain.weights.backbone import KEY, load_exactly, open_backbone
 from polygrain.weights.importing import fill_encoder, fill_method, full_table
 from polygrain.weights.reading import read_checkpoint
+from polygrain.weights.tensors import opened
 
 
 def start_from(spec: str | Path, method: Method, *, allow_missing: bool = False) -> ImportReport:
@@ -50,7 +49,7 @@ def _pretrained(name: str, like: Encoder) -> Encoder:
 def _ours(path: Path) -> bool:
     if path.suffix != ".safetensors" or not path.is_file():
         return False
-    with safe_open(path, framework="pt") as file:
+    with opened(path) as file:
         return KEY in (file.metadata() or {})
 
 
