@@ -149,12 +149,107 @@ def test_a_shard_cut_short_is_an_error_that_names_it(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\x1f\x8b" + b"x" * 600, "not a tar archive"), (b"", "no image in 1 shards"), (b"short", "not a tar archive")],
+    [
+        (b"\x1f\x8b" + b"x" * 600, "not a tar archive, or compressed"),
+        (b"", "no image in 1 shards"),
+        (b"short", "not a tar archive"),
+    ],
 )
 def test_what_is_no_archive_is_an_error(tmp_path: Path, content: bytes, message: str):
     (tmp_path / "0.tar").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         open_images(tmp_path / "0.tar")
+
+
+def test_a_shard_without_an_end_or_with_more_behind_it_is_refused(tmp_path: Path):
+    path = write(tmp_path / "0.tar", {f"{i}.png": png(i) for i in range(3)})
+    whole = path.read_bytes()
+    content = whole.rstrip(b"\0")
+    members_end = (len(content) + 511) // 512 * 512
+    for data, message in (
+        (whole[: members_end - 1024], "lacks the zeros that end an archive"),  # cut between two members: two remain
+        (whole + whole, "several archives in one file"),
+        (whole[:1024] + bytes(1024) + whole[2048:], "damaged, or several archives"),  # a lost page
+        (whole[:1024] + whole[1536:], "broken at byte"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            open_images(path)
+    path.write_bytes(whole[:members_end] + bytes(512))  # one block of zeros is the least
+    assert len(open_images(path)) == 3
+
+
+def hostile(field: slice, value: bytes, kind: bytes = b"0", content: bytes = b"") -> bytes:
+    """An archive of one member, a field of its header replaced and the checksum made to fit."""
+    info = tarfile.TarInfo("a.png")
+    info.size, info.type = len(content), kind
+    header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    header[field] = value
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return bytes(header) + content.ljust(-(-len(content) // 512) * 512, b"\0") + bytes(1024)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        hostile(slice(124, 136), b"-0000001000\0"),  # would lead backwards, and round and round
+        hostile(slice(124, 136), b"77777777777\0"),
+        hostile(slice(124, 136), b"\x80" + b"\xff" * 11),
+        hostile(slice(0, 0), b"", b"x", b"0 path=b.png\n"),  # a record of no length, without end
+        hostile(slice(0, 0), b"", b"x", b"-9 path=b.png\n"),
+        hostile(slice(0, 0), b"", b"x", b"999 path=b.png\n"),
+        hostile(slice(0, 0), b"", b"x", b"15 size=-100000\n"),
+        hostile(slice(0, 0), b"", b"L", b"n" * (2**20 + 1)),
+    ],
+)
+def test_a_hostile_header_is_refused_at_once(tmp_path: Path, data: bytes):
+    (tmp_path / "0.tar").write_bytes(data)
+    with pytest.raises(ValueError, match=r"0\.tar"):
+        open_images(tmp_path / "0.tar")
+
+
+def test_a_path_that_leads_out_of_the_archive_is_a_name_like_any_other(tmp_path: Path):
+    root = tmp_path / "deep" / "data"
+    root.mkdir(parents=True)
+    names_there = ["../../x.png", "/etc/x.png", "a\nb.png", "c\x1b[31m.png"]
+    path = write(root / "0.tar", {name: png(i) for i, name in enumerate(names_there)})
+    images = open_images(path)
+    assert names(images) == [f"{path}:{name}" for name in names_there]
+    assert [int(images.decode(i)[0, 0, 0]) for i in range(4)] == [0, 1, 2, 3]
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [path]
+
+
+def test_a_shard_written_anew_while_it_is_read_gives_no_wrong_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = write(tmp_path / "0.tar", {"a.png": png(1), "b.png": png(2)})
+    write(tmp_path / "1.tar", {"c.png": png(3)})
+    images = open_images(f"{tmp_path}/*.tar")
+    write(path, {"a.png": png(7), "b.png": png(8), "bb.png": png(9)}).touch()
+    assert [int(images.decode(i)[0, 0, 0]) for i in range(3)] == [3, 3, 3]
+    assert images.troubles() == {"unreadable": 2} and "changed since it was listed" in capsys.readouterr().err
+
+
+def test_a_shard_deleted_while_it_is_read_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write(tmp_path / "0.tar", {"a.png": png(1)})
+    write(tmp_path / "1.tar", {"b.png": png(2)})
+    images = open_images(f"{tmp_path}/*.tar")
+    (tmp_path / "0.tar").unlink()
+    assert int(images.decode(0)[0, 0, 0]) == 2
+    assert "0.tar:a.png': No such file or directory (errno 2)" in capsys.readouterr().err
+
+
+def test_a_fingerprint_of_shards_knows_their_members_and_not_where_they_lie(tmp_path: Path):
+    (tmp_path / "x").mkdir()
+    files = {"a.png": png(1), "a.cls": b"1", "b.png": png(2)}
+    prints = [
+        open_images(write(path, files)).fingerprint() for path in (tmp_path / "0.tar", tmp_path / "x" / "other.tar")
+    ]
+    assert prints[0] == prints[1]
+    changes = [{"a.cls": b"2"}, {"b.png": png(3) + bytes(3)}, {"c.png": png(2)}]
+    changed = [open_images(write(tmp_path / "0.tar", files | change)).fingerprint() for change in changes]
+    assert len({prints[0], *changed}) == 4
 
 
 def test_a_label_that_is_no_number_is_an_error(tmp_path: Path):

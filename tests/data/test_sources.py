@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import pickle
@@ -15,8 +16,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from polygrain.data.decoding import Undecodable, decode
 from polygrain.data.folders import FolderImages
 from polygrain.data.images import Names
+from polygrain.data.reading import patiently
 from polygrain.data.scenes import Scenes
 from polygrain.data.sources import DatasetImages, Images, open_images
+from polygrain.data.troubles import Unreadable
 
 
 def write(path: Path, value: int = 0, size: tuple[int, int] = (6, 4)) -> Path:
@@ -85,6 +88,76 @@ def test_links_are_followed_but_no_folder_is_entered_twice(tmp_path: Path):
     assert names(open_images(tmp_path / "data")) == ["a/2.png", "b/1.png"]
 
 
+def test_what_is_left_out_is_counted_by_reason_and_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write(tmp_path / "a/1.png")
+    for path in ["a/logo.svg", "b.HEIC", "c.heic", "d.avif", "a/paper.pdf", ".DS_Store", "a/._1.png", "Thumbs.db"]:
+        (tmp_path / path).touch()
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "itself.png").symlink_to("itself.png")
+    (tmp_path / "a/up").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    images = open_images(tmp_path)
+    assert names(images) == ["a/1.png"]
+    loop = f"unreadable: {os.strerror(errno.ELOOP)} (errno {errno.ELOOP})"
+    assert images.left_out.counts == {
+        "unsupported .svg": 1, "unsupported .heic": 2, "unsupported .avif": 1, "unsupported .pdf": 1,
+        "hidden files": 1, "AppleDouble files (._*)": 1, "hidden folders": 1, "other files": 1, "dangling links": 1,
+        "pipes, sockets or devices": 1, "folders that links lead to once more": 1, loop: 1,
+    }  # fmt: skip
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "1 dangling links ('gone.png')" in told and "2 unsupported .heic" in told
+
+
+def test_hidden_files_and_those_of_other_kinds_are_left_out_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write(tmp_path / "1.png")
+    for path in [".DS_Store", "._1.png", "Thumbs.db", "read.me"]:
+        (tmp_path / path).touch()
+    assert open_images(tmp_path).left_out.counts.total() == 4
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_cannot_be_listed_is_told_with_its_errno(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    write(tmp_path / "a/1.png")
+    write(tmp_path / "b/2.png")
+    scandir = os.scandir
+
+    def refuse(path: bytes) -> Any:
+        if path.endswith(b"/a"):  # chmod would not keep root out
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names(open_images(tmp_path)) == ["b/2.png"]
+    assert "unreadable folders: Permission denied (errno 13) ('a')" in capsys.readouterr().err
+
+
+def test_an_empty_folder_is_no_class_and_undecodable_files_do_not_change_the_numbers(tmp_path: Path):
+    for path in ["a/1.png", "c/2.png", "d/3.png"]:
+        write(tmp_path / path)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "c/2.png").write_bytes(b"")
+    images = open_images(tmp_path)
+    assert images.classes == ["a", "c", "d"] and [images.label(i) for i in range(3)] == [0, 1, 2]
+
+
+def test_a_fingerprint_knows_names_and_order_but_not_the_place(tmp_path: Path):
+    for root in ("x", "y"):
+        for path in ["a/1.png", "a/2.png"]:
+            write(tmp_path / root / path)
+    prints = [open_images(tmp_path / root).fingerprint() for root in ("x", "y")]
+    assert prints[0] == prints[1]
+    (tmp_path / "y/a/2.png").rename(tmp_path / "y/a/3.png")
+    write(tmp_path / "x/a/2b.png")
+    changed = [open_images(tmp_path / root).fingerprint() for root in ("x", "y")]
+    assert len({prints[0], *changed}) == 3
+    assert Scenes(9, seed=1).fingerprint() == Scenes(9, seed=1).fingerprint() != Scenes(9, seed=2).fingerprint()
+
+
 def test_names_need_not_be_text(tmp_path: Path):
     odd = [b"caf\xe9.png", b"new\nline.png", "漢字.png".encode(), b"x" * 251 + b".png"]
     data = write(tmp_path / "1.png", 9).read_bytes()
@@ -112,6 +185,49 @@ def test_an_undecodable_file_is_named_once_and_replaced_by_the_next(
     told = capsys.readouterr().err
     assert told.count("\n") == 2 and told.count("1.png") == 1 and told.count("3.png") == 1
     assert decode(whole)[0, 0, 0] == 3  # the file was fine before
+
+
+def test_broken_images_are_counted_by_what_is_wrong_also_those_that_workers_found(tmp_path: Path):
+    whole = write(tmp_path / "0.png", size=(90, 90)).read_bytes()
+    for name, content in (("1", b""), ("2", b"<html>"), ("3", whole[: len(whole) // 2]), ("4", b""), ("5", whole)):
+        (tmp_path / f"{name}.png").write_bytes(content)
+    images = open_images(tmp_path)
+    (tmp_path / "5.png").unlink()
+    assert images.troubles() == {}
+    list(DataLoader(Decoded(images), num_workers=2, batch_size=None))
+    assert images.troubles() == {"empty": 2, "truncated": 1, "not an image": 1, "unreadable": 1}
+
+
+def test_an_unreadable_file_is_told_with_its_errno(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for value in range(3):
+        write(tmp_path / f"{value}.png", value)
+    images = open_images(tmp_path)
+    (tmp_path / "0.png").unlink()
+    (tmp_path / "1.png").unlink()
+    os.mkfifo(tmp_path / "1.png")  # a pipe that nobody writes to would hold up whoever opens it
+    assert values(images) == [2, 2, 2]
+    told = capsys.readouterr().err
+    assert "'0.png': No such file or directory (errno 2)" in told and "'1.png': not a regular file" in told
+
+
+def test_what_may_pass_is_tried_again_and_the_rest_is_not(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("polygrain.data.reading.PAUSES", (0.0, 0.0, 0.0))
+    tries: list[int] = []
+
+    def read(number: int, good_after: int) -> bytes:
+        tries.append(number)
+        if len(tries) <= good_after:
+            raise OSError(number, os.strerror(number))
+        return b"content"
+
+    assert patiently(lambda: read(errno.ESTALE, 3)) == b"content" and len(tries) == 4
+    for number, wanted in ((errno.EIO, 4), (errno.EACCES, 1)):
+        tries.clear()
+        with pytest.raises(Unreadable, match=f"errno {number}"):
+            patiently(lambda number=number: read(number, 99))
+        assert len(tries) == wanted
+    with pytest.raises(OSError, match="Too many open files"):  # no fault of the image
+        patiently(lambda: read(errno.EMFILE, 99))
 
 
 def test_nothing_but_undecodable_files_is_an_error_that_names_them(tmp_path: Path):
