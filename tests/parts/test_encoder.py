@@ -4,9 +4,10 @@ import math
 import pytest
 import timm
 import torch
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from polygrain.parts.encoder import Encoder, EncoderSettings
+from polygrain.parts.encoder import Encoder, EncoderSettings, adapt_stem
 from polygrain.parts.position import resample_as_dino
 from polygrain.parts.sizes import ENCODERS
 from polygrain.parts.teacher import StudentTeacher
@@ -265,3 +266,64 @@ def test_crop_sizes_are_checked_before_training():
         network.check_size(10)
     with pytest.raises(ValueError, match="use 32 px or more"):
         encoder("resnet10t").check_size(16)
+
+
+STEMS = [
+    ("vit_tiny_patch16_224", tiny_vit()),
+    ("vit_mini_64", {"arguments": {"depth": 1}}),
+    ("resnet10t", {}),
+    ("resnet18_64", {}),
+    ("convnext_atto", {"arguments": {"depths": (1, 1, 1, 1)}}),
+]
+
+
+def adapted(name: str, channels: int, settings: dict) -> tuple[Encoder, Encoder]:
+    """A network for RGB, and one of the same weights for other channels."""
+    colour, other = encoder(name, **settings), encoder(name, channels=channels, **settings)
+    other.model.load_state_dict(adapt_stem(colour.model.state_dict(), other.model))
+    return colour, other
+
+
+@pytest.mark.parametrize(("name", "settings"), STEMS)
+def test_a_gray_image_gives_with_the_summed_stem_what_three_equal_channels_gave(name, settings):
+    colour, gray = adapted(name, 1, settings)
+    image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    one, three = gray.features(image), colour.features(image.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(one.pooled, three.pooled, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(one.patches, three.patches, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "settings"), STEMS[:1] + STEMS[3:])
+def test_equal_channels_give_the_same_through_a_stem_of_six(name, settings):
+    colour, other = adapted(name, 6, settings)
+    image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    six, three = (network.features(image.expand(-1, n, -1, -1)).pooled for network, n in ((other, 6), (colour, 3)))
+    torch.testing.assert_close(six, three, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 13])
+def test_stems_are_adapted_as_timm_does_it(channels):
+    colour, other = adapted("vit_tiny_patch16_224", channels, tiny_vit())
+    weight = colour.model.patch_embed.proj.weight
+    assert other.channels == channels
+    assert torch.equal(other.model.patch_embed.proj.weight, adapt_input_conv(channels, weight))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_timms_own_weights_are_adapted_when_they_are_loaded(channels, monkeypatch):
+    colour = encoder("resnet18", arguments={})
+    weights = {**colour.model.state_dict(), "fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+    monkeypatch.setattr(
+        timm.models._builder, "_resolve_pretrained_source", lambda *_args, **_kwargs: ("state_dict", weights)
+    )
+    loaded = Encoder(EncoderSettings(name="resnet18", pretrained=True, channels=channels))
+    expected = adapt_stem(colour.model.state_dict(), loaded.model)
+    assert all(torch.equal(tensor, expected[key]) for key, tensor in loaded.model.state_dict().items())
+
+
+def test_weights_of_many_channels_cannot_be_adapted():
+    other = encoder("resnet10t", channels=13)
+    with pytest.raises(ValueError, match="are for images of 13 channels, not 4; only those for 1 or 3"):
+        adapt_stem(other.model.state_dict(), encoder("resnet10t", channels=4).model)
+    with pytest.raises(ValueError, match="in_chans is 4; give the number of channels as channels"):
+        encoder("resnet10t", arguments={"in_chans": 4})

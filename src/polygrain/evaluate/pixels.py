@@ -18,6 +18,7 @@ class RawPixels(nn.Module):
         image_size: side of the image it is shown unless told otherwise.
     """
 
+    channels = 3
     mean: Tensor  # (3, 1, 1)
     std: Tensor  # (3, 1, 1)
 

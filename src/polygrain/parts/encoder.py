@@ -1,6 +1,7 @@
 """A backbone: any timm ViT, ResNet or ConvNeXt, which turns a view into an encoding."""
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -30,6 +31,7 @@ class EncoderSettings:
         position: how a ViT's position codes reach other crop sizes: timm's resampling, or that of DINO and Mugs.
         arguments: passed to timm (img_size, patch_size, embed_dim, depth, num_heads, drop_path_rate ...); unlike
             in `timm.create_model`, None is passed too.
+        channels: of the images. Pretrained weights of three channels are adapted, see `adapt_stem`.
         checkpointing: recompute activations in the backward pass: less memory, more time.
     """
 
@@ -37,6 +39,7 @@ class EncoderSettings:
     pretrained: bool = False
     position: Literal["timm", "dino"] = "timm"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    channels: int = 3
     checkpointing: bool = False
 
 
@@ -67,6 +70,7 @@ class Encoder(nn.Module):
         self.model: Any = create(settings)
         self.family = family(self.model)
         self.dim: int = self.model.num_features
+        self.channels = settings.channels
         self.has_batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
         self.model.set_grad_checkpointing(settings.checkpointing)
         if self.family == "vit":
@@ -86,7 +90,7 @@ class Encoder(nn.Module):
         return Encoding(view, pooled, patches, centres, unnormed)
 
     def features(self, pixels: Tensor) -> Features:
-        """(B, 3, H, W), normalised; H and W may be anything that `check_size` accepts."""
+        """(B, C, H, W), normalised; H and W may be anything that `check_size` accepts."""
         if self.family == "vit":
             return self._tokens(pixels)
         return self._map(pixels)
@@ -154,7 +158,9 @@ def create(settings: EncoderSettings) -> Any:
     if settings.pretrained and settings.name in ENCODERS:
         raise ValueError(f"{settings.name} has no pretrained weights; timm has some for {ready_made.name}")
     entry, tag = find(ready_made.name, pretrained=settings.pretrained)
-    arguments = {**ready_made.arguments, **settings.arguments, "num_classes": 0}
+    if "in_chans" in settings.arguments:
+        raise ValueError(f"in_chans is {settings.arguments['in_chans']}; give the number of channels as channels")
+    arguments = {**ready_made.arguments, **settings.arguments, "num_classes": 0, "in_chans": settings.channels}
     if entry.__module__.rpartition(".")[2] in ("vision_transformer", "vision_transformer_hybrid", "deit"):
         arguments.setdefault("dynamic_img_size", True)
     try:
@@ -162,7 +168,7 @@ def create(settings: EncoderSettings) -> Any:
     except (TypeError, AssertionError) as error:  # how timm refuses arguments
         raise ValueError(f"{settings.name} cannot be built with {dict(settings.arguments)}: {error}") from error
     if ready_made.small_stem:
-        use_small_stem(model)
+        use_small_stem(model, settings.channels)
     if isinstance(model, VisionTransformer) and not settings.pretrained and model.cls_token is not None:
         nn.init.trunc_normal_(model.cls_token, std=0.02)  # as DINO and Mugs; timm has 1e-6, all else is equal
     return model
@@ -188,9 +194,43 @@ def find(name: str, *, pretrained: bool) -> tuple[Callable[..., Any], str | None
     return timm.models.model_entrypoint(architecture), tag or None
 
 
-def use_small_stem(model: Any) -> None:
+def adapt_stem(tensors: Mapping[str, Tensor], model: Any) -> dict[str, Tensor]:
+    """A timm model's tensors with the weights of the first convolution brought to the channels of `model`.
+
+    timm's rule: to one channel they are summed, so that a gray image gives what three equal channels gave; to more they
+    are repeated in turn and divided by as much as there are more of them, so that equal channels give the same.
+
+    Args:
+        tensors: by timm's names, of a model of the same architecture.
+
+    Raises:
+        ValueError: when they are for neither one nor three channels, nor for as many as the model has.
+    """
+    names = model.pretrained_cfg["first_conv"]
+    adapted = dict(tensors)
+    for name in (names,) if isinstance(names, str) else names:
+        key = f"{name}.weight"
+        if key in tensors:
+            adapted[key] = _adapted(tensors[key], model.get_submodule(name).weight.shape[1])
+    return adapted
+
+
+def _adapted(weight: Tensor, channels: int) -> Tensor:
+    have = weight.shape[1]
+    if have == channels:
+        return weight
+    if have not in (1, 3):
+        raise ValueError(
+            f"these weights are for images of {have} channels, not {channels}; only those for 1 or 3 can be adapted"
+        )
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight.repeat(1, math.ceil(channels / have), 1, 1)[:, :channels] * (have / channels)
+
+
+def use_small_stem(model: Any, channels: int) -> None:
     """One 3x3 convolution of stride 1 and no max-pooling: four times the resolution (ResNets for small images)."""
-    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
+    model.conv1 = nn.Conv2d(channels, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     for level in model.feature_info:
