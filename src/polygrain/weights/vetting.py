@@ -8,7 +8,7 @@ import pickletools
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 ZIP = b"PK\x03\x04"
 LEGACY_PICKLES = 5  # magic number, version, system, content, names of storages; numbers follow
@@ -59,12 +59,12 @@ def _vet_archive(path: Path, file: IO[bytes], also: frozenset[str]) -> None:
         raise ValueError(f"{path} is damaged or cut short ({error}); get it again") from error
     with archive:
         members = archive.infolist()
-        unpacked = sum(member.file_size for member in members)
-        if unpacked > path.stat().st_size or any(member.compress_type for member in members):
-            raise ValueError(f"{path} refused: it would unpack to {unpacked:,} bytes; torch never compresses its files")
         names = {member.filename.partition("/")[2] for member in members}
         if "constants.pkl" in names:
             raise ValueError(f"{path} refused: it is TorchScript, which is a program; {MEND}")
+        unpacked = sum(member.file_size for member in members)
+        if unpacked > path.stat().st_size or any(member.compress_type for member in members):
+            raise ValueError(f"{path} refused: it would unpack to {unpacked:,} bytes; torch never compresses its files")
         if "data.pkl" not in names:
             raise ValueError(f"{path} is an archive, but not one of torch: it holds no data.pkl")
         for member in members:
@@ -75,26 +75,36 @@ def _vet_archive(path: Path, file: IO[bytes], also: frozenset[str]) -> None:
 
 def _vet_pickle(path: Path, file: IO[bytes], also: frozenset[str]) -> None:
     """One pickle, from where the file stands to its end."""
-    try:
-        for name in _names(file):
-            module, _, last = name.rpartition(".")
-            if name not in also and last not in TENSORS.get(module, ()):
-                raise ValueError(f"{path} refused: opening it would reach for {name!r}; {MEND}")
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{path} is damaged ({error}); get it again") from error
+    for name in _names(path, file):
+        module, _, last = name.rpartition(".")
+        if name not in also and last not in TENSORS.get(module, ()):
+            raise ValueError(f"{path} refused: opening it would reach for {name!r}; {MEND}")
 
 
-def _names(file: IO[bytes]) -> Iterator[str]:
-    """All names that a pickle refers to, as `module.name`.
+def _names(path: Path, file: IO[bytes]) -> Iterator[str]:
+    """All names that a pickle refers to, as `module.name`."""
+    texts: list[str] = []
+    for opcode, argument in _opcodes(path, file):
+        if opcode in ("GLOBAL", "INST"):
+            yield str(argument).replace(" ", ".")
+        elif opcode == "STACK_GLOBAL":  # its name was put on the stack before; repeated names come from the memo
+            yield ".".join(texts[-2:])
+        elif isinstance(argument, str):
+            texts = [*texts[-1:], argument]
+
+
+def _opcodes(path: Path, file: IO[bytes]) -> Iterator[tuple[str, Any]]:
+    """Names and arguments of a pickle's opcodes.
 
     Raises:
         ValueError: where it ends early or is no pickle.
     """
-    texts: list[str] = []
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in ("GLOBAL", "INST"):
-            yield str(argument).replace(" ", ".")
-        elif opcode.name == "STACK_GLOBAL":  # its name was put on the stack before; repeated names come from the memo
-            yield ".".join(texts[-2:])
-        elif isinstance(argument, str):
-            texts = [*texts[-1:], argument]
+    try:
+        for opcode, argument, _ in pickletools.genops(file):
+            yield opcode.name, argument
+    except OSError:
+        raise
+    except Exception as error:  # bytes from elsewhere can break the reader in any way
+        raise ValueError(
+            f"{path} is damaged or no torch file ({' '.join(str(error).split())}); get it again"
+        ) from error
