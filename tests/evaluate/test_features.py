@@ -1,12 +1,17 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from polygrain.data.centred import centred
-from polygrain.data.photometric import IMAGENET
+from polygrain.data.images import Images
+from polygrain.data.photometric import IMAGENET, Normalisation
+from polygrain.evaluate import labelled
 from polygrain.evaluate.features import evaluating, extract
 from polygrain.evaluate.knn import evaluate_knn
+from polygrain.evaluate.models import Model
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.settings import KnnSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
@@ -103,3 +108,118 @@ def test_pixel_knn_on_real_images_is_its_published_floor(real_images):
     result = evaluate_knn("pixels", str(folder / "train.tar"), str(folder / "val.tar"), settings)
     assert result.facts["n_val"] == 250
     assert result.scores["k=10"]["top1"] == pytest.approx(0.300, abs=0.0121)  # three images
+
+
+# Images at their own aspect
+
+
+def photograph(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    random = np.random.default_rng(seed)
+    small = Image.fromarray(random.integers(0, 256, (max(2, height // 8), max(2, width // 8), 3), dtype=np.uint8))
+    return torch.from_numpy(np.array(small.resize((width, height), Image.BICUBIC))).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "resize", "wanted"),
+    [
+        ((375, 500), None, (224, 288)),  # short side to 256, long one to 341; 224/256 of that is 298, 18 patches
+        ((500, 375), None, (288, 224)),
+        ((375, 500), 224, (224, 288)),  # 298 again, all of it
+        ((224, 500), None, (224, 496)),  # not resized
+        ((333, 333), None, (224, 224)),
+        ((256, 270), None, (224, 224)),  # 236 is not a patch more than 224
+        ((100, 10_000), None, (224, 8 * 224)),  # the middle of what is longer than 8 to 1
+    ],
+)
+def test_views_at_native_aspect_have_these_sizes(shape, resize, wanted):
+    view = centred(photograph(*shape), 224, IMAGENET, resize, multiple=16)
+    assert tuple(view.shape) == (3, *wanted)
+
+
+def test_a_native_view_shows_what_a_square_one_shows_and_more_to_both_sides():
+    image = photograph(375, 500)
+    square, native = centred(image, 224, IMAGENET), centred(image, 224, IMAGENET, multiple=16)
+    assert torch.equal(native[:, :, 32:-32], square)
+
+
+@pytest.mark.parametrize("side", [224, 256, 300])
+def test_square_images_are_the_same_at_both_aspects(side):
+    image = photograph(side, side)
+    assert torch.equal(centred(image, 224, IMAGENET), centred(image, 224, IMAGENET, multiple=16))
+
+
+def test_a_line_of_pixels_is_not_blown_up():
+    image = photograph(2, 10_000)[:, :1]  # 1 x 10,000, whose long side would become 2,560,000
+    assert centred(image, 224, IMAGENET).shape == (3, 224, 224)
+    assert centred(image, 224, IMAGENET, multiple=16).shape == (3, 224, 1792)
+
+
+class Shaped(Images):
+    """Images of these heights and widths."""
+
+    def __init__(self, *shapes: tuple[int, int]) -> None:
+        super().__init__(len(shapes))
+        self.pictures = [photograph(*shape, seed=i) for i, shape in enumerate(shapes)]
+
+    def name(self, i: int) -> str:
+        return str(i)
+
+    def load(self, i: int) -> torch.Tensor:
+        return self.pictures[i]
+
+
+SETTINGS = EncoderSettings(name="vit_mini_64", arguments={"depth": 2})
+
+
+@pytest.mark.parametrize("position", ["timm", "dino"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_native_features_are_those_of_each_image_alone_and_in_order(position, workers):
+    encoder = Encoder(dataclasses.replace(SETTINGS, position=position)).eval()
+    images = Shaped((80, 120), (64, 64), (120, 80), (80, 120), (64, 200), (90, 90))
+    seen = extract(encoder, images, size=64, batch_size=4, workers=workers, aspect="native")
+    assert seen.positions.tolist() == list(range(6))
+    for i in range(6):
+        with torch.no_grad():
+            view = centred(images.load(i), 64, IMAGENET, multiple=8)
+            alone = encoder.features(view[None])
+        assert alone.grid == (view.shape[1] // 8, view.shape[2] // 8)
+        torch.testing.assert_close(seen.pooled[i], alone.pooled[0], atol=1e-5, rtol=1e-5)
+
+
+def test_native_features_of_square_images_are_the_present_ones_to_the_last_bit():
+    encoder = Encoder(SETTINGS)
+    images = Shaped((80, 80), (64, 64), (100, 100), (70, 70), (90, 90))
+    square, native = (
+        extract(encoder, images, size=64, batch_size=3, aspect=aspect).pooled for aspect in ("square", "native")
+    )
+    assert torch.equal(square, native)
+
+
+def test_patches_at_native_aspect_are_refused():
+    with pytest.raises(ValueError, match="differ in number; keep the pooled vectors, or use square"):
+        extract(RawPixels(), Shaped((20, 30)), size=16, patches=True, aspect="native")
+
+
+def test_knn_at_native_aspect_says_so(tmp_path):
+    for name in ("train", "val"):
+        for i in range(8):
+            folder = tmp_path / name / f"class {i % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            values = np.full((40, 60 + i, 3), 40 + 150 * (i % 2), np.uint8)
+            Image.fromarray(values).save(folder / f"{i}.png")
+    settings = KnnSettings(k=(3,), size=32, aspect="native", workers=0)
+    result = evaluate_knn("random:vit_mini_64", str(tmp_path / "train"), str(tmp_path / "val"), settings)
+    assert result.scores["k=3"]["top1"] == 1.0
+    assert result.facts["preprocessing"]["crop"].endswith("share of the longer side, down to a multiple of 8 px")
+
+
+def test_gray_images_are_opened_for_a_gray_encoder(tmp_path, monkeypatch):
+    for i in range(4):
+        folder = tmp_path / f"class {i % 2}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(np.full((40, 40, 3), 40 + 150 * (i % 2), np.uint8)).save(folder / f"{i}.png")
+    encoder = Encoder(dataclasses.replace(SETTINGS, channels=1))
+    model = Model(encoder, "gray", Normalisation((0.5,), (0.25,)), 64, None, "")
+    monkeypatch.setattr(labelled, "open_model", lambda _: model)
+    found = labelled.labelled_features(encoder, str(tmp_path), str(tmp_path), KnnSettings(workers=0))
+    assert found.train.shape == (4, 192)

@@ -12,25 +12,41 @@ from polygrain.data.photometric import Normalisation
 from polygrain.data.sources import Images
 
 RESIZE_TO_CROP = 256 / 224
+LONGEST_ASPECT = 8  # of a longer image only the middle is looked at
 
 
-def centred(image: Tensor, size: int, normalisation: Normalisation, resize: int | None = None) -> Tensor:
-    """Shorter side to `resize` (bicubic, antialiased), centre crop of `size`, normalised: (3, size, size) float32.
+def centred(
+    image: Tensor, size: int, normalisation: Normalisation, resize: int | None = None, multiple: int | None = None
+) -> Tensor:
+    """Shorter side to `resize` (bicubic, antialiased), centre crop of `size`, normalised: (C, size, size) float32.
 
     Without `resize` the shorter side becomes 256/224 of the crop, as everywhere in the field, except that an image
     whose shorter side is the crop already stays as it is: small images are stored at the size they are used at.
 
     Args:
-        image: (3, H, W) uint8.
+        image: (C, H, W) uint8.
+        multiple: keep the image's own aspect: the longer side of the crop is as large a share of the image as the
+            shorter one, rounded down to a multiple of this.
     """
+    image = _middle(image, LONGEST_ASPECT)
     shorter = min(image.shape[-2:])
     if resize is None:
         resize = size if shorter == size else round(size * RESIZE_TO_CROP)
     if shorter != resize:
         image = pixels.resize(image, [resize], interpolation=InterpolationMode.BICUBIC, antialias=True)
-    image = pixels.center_crop(image, [size, size])
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in normalisation)
+    crop = [size, size]
+    if multiple is not None:
+        crop = [size if side == resize else side * size // resize // multiple * multiple for side in image.shape[-2:]]
+    image = pixels.center_crop(image, crop)
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in normalisation)
     return (image.float() / 255 - mean) / std
+
+
+def _middle(image: Tensor, aspect: int) -> Tensor:
+    """An image of at most this ratio of its sides, which else would grow beyond all bounds when it is resized."""
+    height, width = image.shape[-2:]
+    most = aspect * min(height, width)
+    return image if max(height, width) <= most else pixels.center_crop(image, [min(height, most), min(width, most)])
 
 
 def centred_batches(

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -39,16 +39,33 @@ class CentredViews(Dataset[tuple[Tensor, int]]):
         size: int,
         resize: int | None,
         normalisation: Normalisation,
+        multiple: int | None = None,
     ) -> None:
         self.images, self.positions = images, positions
-        self.size, self.resize, self.normalisation = size, resize, normalisation
+        self.size, self.resize, self.normalisation, self.multiple = size, resize, normalisation, multiple
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         image, read = self.images.read(int(self.positions[i]))
-        return centred(image, self.size, self.normalisation, self.resize), read
+        return centred(image, self.size, self.normalisation, self.resize, self.multiple), read
+
+
+class Group(NamedTuple):
+    """The views of one size in a batch."""
+
+    pixels: Tensor  # (n, C, H, W)
+    places: Tensor  # (n,) long, in the batch
+
+
+def by_size(views: Sequence[tuple[Tensor, int]]) -> tuple[list[Group], Tensor]:
+    """A batch of views and of the images they are of, grouped by the size of the views, in order."""
+    places: dict[torch.Size, list[int]] = {}
+    for place, (pixels, _) in enumerate(views):
+        places.setdefault(pixels.shape, []).append(place)
+    groups = [Group(torch.stack([views[i][0] for i in group]), torch.tensor(group)) for group in places.values()]
+    return groups, torch.tensor([read for _, read in views])
 
 
 @torch.no_grad()
@@ -64,6 +81,7 @@ def extract(
     workers: int | None = 0,
     device: str = "cpu",
     patches: bool = False,
+    aspect: Literal["square", "native"] = "square",
 ) -> ImageFeatures:
     """Features of every image once, in order, by the encoder in evaluation mode.
 
@@ -71,26 +89,36 @@ def extract(
         size: side of the centre crop; `resize`: length of the short side before it, see `centred`.
         positions: which images; all by default.
         workers: processes that decode images; None for one less than the cores, at most 8.
-        patches: keep the patch vectors too.
+        patches: keep the patch vectors too, which takes views of one size.
+        aspect: of the views; `native` is the image's own, as far as patches can tell.
 
     Raises:
-        ValueError: when the encoder cannot take crops of that size, or a feature is not finite; names the image.
+        ValueError: when views of several sizes are to give patches, the encoder cannot take crops of that size, or a
+            feature is not finite; names the image.
     """
     encoder.check_size(size)
     chosen = np.arange(len(images)) if positions is None else np.asarray(positions)
-    views = CentredViews(images, chosen, size, resize, normalisation)
+    if patches and aspect == "native":
+        raise ValueError(
+            "patches of images at their own aspect differ in number; keep the pooled vectors, or use square"
+        )
+    multiple = encoder.stride if aspect == "native" else None
+    views = CentredViews(images, chosen, size, resize, normalisation, multiple)
     workers = default_workers() if workers is None else workers
-    batches: Any = DataLoader(views, batch_size=batch_size, num_workers=workers)
+    batches: Any = DataLoader(views, batch_size=batch_size, num_workers=workers, collate_fn=by_size)
     encoder.to(device)
     pooled, kept_patches, read, grid = [], [], [], (0, 0)
     with evaluating(encoder):
-        for pixels, index in tqdm(batches, desc="features", unit="batch", disable=not sys.stderr.isatty(), leave=False):
-            seen = encoder.features(pixels.to(device))
-            grid = seen.grid
+        for groups, index in tqdm(batches, desc="features", unit="batch", disable=not sys.stderr.isatty(), leave=False):
             read.append(index)
-            pooled.append(_finite(seen.pooled.float().cpu(), index, images))
-            if patches:
-                kept_patches.append(_finite(seen.patches.float().cpu(), index, images))
+            vectors = torch.empty(len(index), encoder.dim)
+            for group in groups:
+                seen = encoder.features(group.pixels.to(device))
+                grid = seen.grid
+                vectors[group.places] = seen.pooled.float().cpu()
+                if patches:
+                    kept_patches.append(_finite(seen.patches.float().cpu(), index, images))
+            pooled.append(_finite(vectors, index, images))
     found = torch.cat(read)
     decoded = found == torch.from_numpy(chosen)
     return ImageFeatures(

@@ -41,7 +41,8 @@ def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings
         torch.manual_seed(settings.seed)  # of the weights of an untrained encoder
         opened = open_model(model)
     size = settings.size or opened.image_size
-    train_images, val_images = open_images(data), open_images(val)
+    channels = opened.encoder.channels
+    train_images, val_images = open_images(data, channels), open_images(val, channels)
     train_labels, val_labels = common_labels(train_images, val_images)
     device = pick_device(settings.device)
     features, labels, notes = [], [], []
@@ -57,6 +58,7 @@ def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings
             batch_size=settings.batch_size,
             workers=settings.workers,
             device=device,
+            aspect=settings.aspect,
         )
         features.append(seen.pooled.to(device))
         labels.append(torch.from_numpy(found)[seen.positions].to(device))
@@ -75,7 +77,7 @@ def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings
         "classes": classes,
         "chance": 1 / classes,
         "largest_class": counts.max().item() / len(labels[1]),
-        "preprocessing": preprocessing(size, settings.resize, opened),
+        "preprocessing": preprocessing(size, settings, opened),
         "features": f"pooled vector of the backbone after its final norm, {features[0].shape[1]} dimensions, float32",
         "settings": dataclasses.asdict(settings),
         "seed": settings.seed,
@@ -106,11 +108,14 @@ def common_labels(train: Images, val: Images) -> tuple[NDArray[np.int64], NDArra
     return labels[0], np.where(labels[1] >= 0, renamed[labels[1]], -1)
 
 
-def preprocessing(size: int, resize: int | None, model: Model) -> dict[str, Any]:
-    unless = "" if resize else "; an image whose short side is the crop already is not resized"
+def preprocessing(size: int, settings: FeatureSettings, model: Model) -> dict[str, Any]:
+    unless = "" if settings.resize else "; an image whose short side is the crop already is not resized"
+    crop = f"centre, {size} px"
+    if settings.aspect == "native":
+        crop += f" by the same share of the longer side, down to a multiple of {model.encoder.stride} px"
     return {
-        "resize": f"short side to {resize or round(size * 256 / 224)} px, bicubic, antialiased{unless}",
-        "crop": f"centre, {size} px",
+        "resize": f"short side to {settings.resize or round(size * 256 / 224)} px, bicubic, antialiased{unless}",
+        "crop": crop,
         "mean": list(model.normalisation.mean),
         "std": list(model.normalisation.std),
     }

@@ -12,6 +12,8 @@ class FeatureSettings:
         size: side of the square the encoder is shown; by default the size it was trained at.
         resize: length to which the short side is brought before the centre crop; by default size * 256 / 224.
             Images whose short side is `size` already are not resized.
+        aspect: `square` is the centre crop; `native` keeps the image's own aspect: its longer side is cut to a multiple
+            of the encoder's patch, and images of one size are encoded together.
         batch_size: images encoded at once.
         workers: processes that decode images; by default one less than the cores, at most 8.
         device: `auto` takes a GPU where there is one.
@@ -20,6 +22,7 @@ class FeatureSettings:
 
     size: int | None = None
     resize: int | None = None
+    aspect: Literal["square", "native"] = "square"
     batch_size: int = 256
     workers: int | None = None
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -168,7 +168,7 @@ def create(settings: EncoderSettings) -> Any:
     except (TypeError, AssertionError) as error:  # how timm refuses arguments
         raise ValueError(f"{settings.name} cannot be built with {dict(settings.arguments)}: {error}") from error
     if ready_made.small_stem:
-        use_small_stem(model, settings.channels)
+        use_small_stem(model)
     if isinstance(model, VisionTransformer) and not settings.pretrained and model.cls_token is not None:
         nn.init.trunc_normal_(model.cls_token, std=0.02)  # as DINO and Mugs; timm has 1e-6, all else is equal
     return model
@@ -228,9 +228,9 @@ def _adapted(weight: Tensor, channels: int) -> Tensor:
     return weight.repeat(1, math.ceil(channels / have), 1, 1)[:, :channels] * (have / channels)
 
 
-def use_small_stem(model: Any, channels: int) -> None:
+def use_small_stem(model: Any) -> None:
     """One 3x3 convolution of stride 1 and no max-pooling: four times the resolution (ResNets for small images)."""
-    model.conv1 = nn.Conv2d(channels, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
+    model.conv1 = nn.Conv2d(model.conv1.in_channels, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     for level in model.feature_info:
