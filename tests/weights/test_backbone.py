@@ -23,6 +23,8 @@ SMALL = [
     EncoderSettings(name="resnet18_64"),
     EncoderSettings(name="convnext_femto_64"),
     EncoderSettings(name="convnext_atto", arguments={"depths": (1, 1, 1, 1)}),
+    EncoderSettings(name="vit_mini_64", arguments={"depth": 1}, channels=5),
+    EncoderSettings(name="resnet18_64", channels=1),
 ]
 
 
@@ -37,8 +39,8 @@ def trained(settings: EncoderSettings) -> Encoder:
     return encoder
 
 
-def pixels(size: int = 64) -> Tensor:
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+def pixels(size: int = 64, channels: int = 3) -> Tensor:
+    return torch.randn(2, channels, size, size, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("settings", SMALL)
@@ -52,7 +54,8 @@ def test_a_saved_backbone_is_built_again_with_the_same_outputs(tmp_path, setting
     assert again.crop_size == 48
     assert again.training == {"method": "mugs", "step": 7}
     for size in (64, 96):
-        for one, other in zip(encoder.features(pixels(size)), again.encoder.features(pixels(size)), strict=True):
+        seen = pixels(size, settings.channels)
+        for one, other in zip(encoder.features(seen), again.encoder.features(seen), strict=True):
             assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["backbone.safetensors"]
 
@@ -68,9 +71,10 @@ def test_the_printed_lines_load_an_export_in_timm_with_the_same_outputs(tmp_path
     names: dict = {}
     exec(exported.code, names)
     model = names["model"].eval()
-    seen = encoder.features(pixels())
-    torch.testing.assert_close(model(pixels()), seen.pooled, atol=1e-5, rtol=0)
-    features = model.forward_features(pixels())
+    shown = pixels(channels=settings.channels)
+    seen = encoder.features(shown)
+    torch.testing.assert_close(model(shown), seen.pooled, atol=1e-5, rtol=0)
+    features = model.forward_features(shown)
     if encoder.family == "vit":
         torch.testing.assert_close(features[:, 1:], seen.patches, atol=1e-5, rtol=0)
     elif encoder.settings.name != "convnext_atto":  # which norms after pooling

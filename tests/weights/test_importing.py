@@ -244,3 +244,16 @@ def test_an_encoder_with_timms_position_codes_is_told_that_mugs_had_others(tmp_p
     assert not any("position" in note for note in import_weights(file, tiny()).notes)
     notes = import_weights(file, encoder("vit_tiny_patch16_224", **TINY)).notes
     assert 'position="dino"' in notes[0]
+
+
+@pytest.mark.parametrize("channels", [1, 6])
+def test_an_official_file_fills_an_encoder_of_other_channels_which_gives_the_same_for_equal_ones(tmp_path, channels):
+    settings = EncoderSettings(name="vit_tiny_patch16_224", position="dino", arguments=TINY, channels=channels)
+    vit = Encoder(settings).eval()
+    report = import_weights(saved(tmp_path, tiny_state()), vit)
+    assert any(f"adapted to {channels} channels" in note for note in report.notes)
+    gray = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours = vit.features(gray.expand(-1, channels, -1, -1)).pooled
+        theirs = official.vit_tokens(tiny_state(), gray.expand(-1, 3, -1, -1), 3)[:, 0]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)

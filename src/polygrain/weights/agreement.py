@@ -39,7 +39,7 @@ def check_activations(encoder: Encoder, state: State, source: str, missing: tupl
     """Compares part by part, and says in words what was compared.
 
     Args:
-        state: the backbone's tensors by the authors' names.
+        state: the backbone's tensors by the authors' names, the first convolution adapted to the encoder's channels.
         missing: the encoder's tensors that the file lacks, and may lack; their parts are left out.
 
     Raises:
@@ -111,10 +111,8 @@ def _vit_parts(model: Any, state: State) -> Iterator[Part]:
         embedded: Tensor = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(pixels))))
         return embedded
 
-    channels = model.patch_embed.proj.in_channels
-    if channels == state["patch_embed.proj.weight"].shape[1]:  # else the stem was adapted to other images
-        here = ("pos_embed", "cls_token", "reg_token", "patch_embed.", "norm_pre.")
-        yield Part("pos_embed", here, our_embed, embed, (channels, *model.patch_embed.img_size))
+    here = ("pos_embed", "cls_token", "reg_token", "patch_embed.", "norm_pre.")
+    yield Part("pos_embed", here, our_embed, embed, (model.patch_embed.proj.in_channels, *model.patch_embed.img_size))
     for i, block in enumerate(model.blocks):
         own = _own(state, f"blocks.{i}.")
 
@@ -153,7 +151,7 @@ def _scaled(own: State, name: str, x: Tensor) -> Tensor:
 
 
 def _resnet_parts(model: Any, state: State) -> Iterator[Part]:
-    if tuple(state["conv1.weight"].shape[1:]) == (3, 7, 7):  # else it was adapted to other images
+    if state["conv1.weight"].shape[-1] == 7:  # the authors released no other
 
         def stem(x: Tensor) -> Tensor:
             x = F.relu(_batch_norm(state, "bn1", F.conv2d(x, state["conv1.weight"], stride=2, padding=3)))
@@ -163,7 +161,7 @@ def _resnet_parts(model: Any, state: State) -> Iterator[Part]:
             shrunk: Tensor = model.maxpool(model.act1(model.bn1(model.conv1(x))))
             return shrunk
 
-        yield Part("conv1", ("conv1.", "bn1."), our_stem, stem, (3, 4 * SIDE, 4 * SIDE))
+        yield Part("conv1", ("conv1.", "bn1."), our_stem, stem, (model.conv1.in_channels, 4 * SIDE, 4 * SIDE))
     for level in (1, 2, 3, 4):
         for i, block in enumerate(getattr(model, f"layer{level}")):
             name, stride = f"layer{level}.{i}", 2 if level > 1 and i == 0 else 1
@@ -200,8 +198,7 @@ def _convnext_parts(model: Any, state: State) -> Iterator[Part]:
     def stem(x: Tensor) -> Tensor:
         return _over_channels(state, "downsample_layers.0.1", _conv(state, "downsample_layers.0.0", x, stride=4))
 
-    if state["downsample_layers.0.0.weight"].shape[1] == model.stem[0].in_channels:  # else adapted to other images
-        yield Part("downsample_layers.0", ("stem.",), model.stem, stem, (model.stem[0].in_channels, 4 * SIDE, 4 * SIDE))
+    yield Part("downsample_layers.0", ("stem.",), model.stem, stem, (model.stem[0].in_channels, 4 * SIDE, 4 * SIDE))
     channels = model.stem[0].out_channels
     for level, stage in enumerate(model.stages):
         name = f"downsample_layers.{level}"

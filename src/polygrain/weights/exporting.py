@@ -25,6 +25,7 @@ class Portable(NamedTuple):
     name: str
     arguments: Mapping[str, Any]
     small_stem: bool
+    channels: int
     tensors: Mapping[str, Tensor]
 
 
@@ -90,9 +91,11 @@ def in_terms_of_timm(encoder: Encoder) -> Portable:
             tensors[key.replace(".conv_dw.bias", ".gamma")] = torch.ones_like(tensors[key])
     if nones := [key for key, value in arguments.items() if value is None]:
         raise ValueError(f"timm.create_model cannot pass None, the value of {', '.join(nones)}; export to safetensors")
+    if encoder.channels != 3:
+        arguments["in_chans"] = encoder.channels
     if encoder.family == "vit" and settings.position == "timm":
         arguments.setdefault("dynamic_img_size", True)
-    return Portable(ready_made.name.partition(".")[0], arguments, ready_made.small_stem, tensors)
+    return Portable(ready_made.name.partition(".")[0], arguments, ready_made.small_stem, encoder.channels, tensors)
 
 
 def rebuild(portable: Portable, path: Path) -> Any:
@@ -108,8 +111,8 @@ def rebuild(portable: Portable, path: Path) -> Any:
 def largest_difference(encoder: Encoder, model: Any) -> float:
     """Over pooled vectors and maps of random and of constant images at the encoder's own size."""
     size = encoder.image_size
-    noise = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    pixels = torch.cat([noise, torch.zeros(1, 3, size, size), torch.ones(1, 3, size, size)])
+    noise = torch.randn(2, encoder.channels, size, size, generator=torch.Generator().manual_seed(0))
+    pixels = torch.cat([noise, torch.zeros_like(noise[:1]), torch.ones_like(noise[:1])])
     ours, theirs = encoder.model.eval(), model.eval()
     pairs = [(f(pixels), g(pixels)) for f, g in ((ours, theirs), (ours.forward_features, theirs.forward_features))]
     return max(float((one - other).abs().max()) for one, other in pairs)
@@ -117,7 +120,8 @@ def largest_difference(encoder: Encoder, model: Any) -> float:
 
 def python_lines(portable: Portable, backbone: Backbone, to: Target, path: Path) -> str:
     mean, std = (tuple(round(value, 4) for value in values) for values in backbone.normalisation)
-    pixels = f"# pixels: RGB in 0..1, minus {mean}, divided by {std}; trained at {backbone.crop_size} px"
+    kind = "RGB" if portable.channels == 3 else f"{portable.channels} channels"
+    pixels = f"# pixels: {kind} in 0..1, minus {mean}, divided by {std}; trained at {backbone.crop_size} px"
     if to == "safetensors":
         return f'import polygrain\n{pixels}\nmodel = polygrain.load_encoder("{path}").model'
     lines = ["import timm", "import torch", pixels]
@@ -131,7 +135,9 @@ def python_lines(portable: Portable, backbone: Backbone, to: Target, path: Path)
     lines.append(f'model = timm.create_model("{portable.name}", num_classes=0{arguments})')
     if portable.small_stem:
         width = portable.tensors["conv1.weight"].shape[0]
-        lines.append(f"model.conv1 = torch.nn.Conv2d(3, {width}, kernel_size=3, padding=1, bias=False)")
+        lines.append(
+            f"model.conv1 = torch.nn.Conv2d({portable.channels}, {width}, kernel_size=3, padding=1, bias=False)"
+        )
         lines.append("model.maxpool = torch.nn.Identity()")
     if to == "torch":
         lines.append(f'model.load_state_dict(torch.load("{path}", weights_only=True))')

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from polygrain.methods.base import Method
-from polygrain.parts.encoder import Encoder, Family
+from polygrain.parts.encoder import Encoder, Family, adapt_stem
 from polygrain.parts.queue import Queue
 from polygrain.weights.account import PROBLEMS, ImportReport, IncompleteImport, Row
 from polygrain.weights.agreement import check_activations
-from polygrain.weights.finding import Kind, Side, check_build, find_backbone
+from polygrain.weights.finding import ANCHORS, Home, Kind, Side, check_build, find_backbone
 from polygrain.weights.reading import read_checkpoint
 from polygrain.weights.tables import (
     CONVNEXT_BACKBONE,
@@ -63,6 +63,7 @@ def fill_encoder(
     check_build(encoder, home, tensors, source)
     other = "teacher" if home.prefix.startswith("student/") else "student"
     elsewhere = (*NOT_BACKBONE, Rule(rf"{other}/.*", left=f"the {other}; {home.prefix!r} was taken"))
+    tensors = _adapted(tensors, home, encoder)
     inside = {key.removeprefix(home.prefix): value for key, value in tensors.items() if key.startswith(home.prefix)}
     outside = {key: value for key, value in tensors.items() if not key.startswith(home.prefix)}
     new, rows = translate(inside, (*TABLES[home.family], *NOT_BACKBONE), encoder.model.state_dict())
@@ -97,6 +98,12 @@ def fill_method(
         raise ValueError(f"{source} is not a full checkpoint of Mugs, VICReg or VICRegL")
     student = find_backbone(tensors, "auto", "student" if table is MUGS_FULL else None, source)
     check_build(method.student, student, tensors, source)
+    sides: dict[Side | None, Encoder] = {None: method.student}
+    if table is MUGS_FULL:
+        sides = {"student": method.student, "teacher": method.backbone}
+    homes = {which: find_backbone(tensors, "auto", which, source) for which in sides}
+    for which, home in homes.items():
+        tensors = _adapted(tensors, home, sides[which])
     own = method.state_dict()
     queues = [name for name, module in method.named_modules() if isinstance(module, Queue)]
     places = {key: value for key, value in own.items() if key not in {f"{queue}.filled" for queue in queues}}
@@ -107,9 +114,8 @@ def fill_method(
         new[f"{queue}.filled"] = _filled(new.get(f"{queue}.rows"), new.get(f"{queue}.values"))
     _fill(method, new, report, allow_missing)
     missing = tuple(row.target for row in rows if row.fate == "missing")
-    sides: dict[Side | None, Encoder] = {"student": method.student, "teacher": method.backbone}
-    for which, encoder in sides.items() if table is MUGS_FULL else ((None, method.student),):
-        prefix = find_backbone(tensors, "auto", which, source).prefix
+    for which, encoder in sides.items():
+        prefix = homes[which].prefix
         inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         root = f"encoder.{which}.model." if which else "encoder.model."
         lacking = tuple(name.removeprefix(root) for name in missing if name.startswith(root))
@@ -181,14 +187,24 @@ def _filled(rows: Tensor | None, values: Tensor | None) -> Tensor:
     return torch.tensor(len(rows)) if values is None else (rows == values).all(1).sum()
 
 
+def _adapted(tensors: Mapping[str, Tensor], home: Home, encoder: Encoder) -> Mapping[str, Tensor]:
+    """The same tensors, the first convolution of this backbone brought to the encoder's channels."""
+    key, name = home.prefix + ANCHORS[home.family], f"{encoder.model.pretrained_cfg['first_conv']}.weight"
+    if tensors[key].ndim != 4:
+        return tensors
+    return {**tensors, key: adapt_stem({name: tensors[key]}, encoder.model)[name]}
+
+
 def _taken(prefix: str) -> tuple[str, ...]:
     return (f"taken from the tensors that begin with {prefix!r}",) if prefix else ()
 
 
 def _notes(encoder: Encoder) -> tuple[str, ...]:
+    adapted = (f"the first convolution was adapted to {encoder.channels} channels",) if encoder.channels != 3 else ()
     if encoder.family == "vit" and encoder.settings.position != "dino":
         return (
+            *adapted,
             f'Mugs was trained with position="dino"; this encoder resamples its position codes as timm does at sizes '
             f"other than {encoder.image_size} px",
         )
-    return ()
+    return adapted

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from polygrain.methods.base import Method
-from polygrain.parts.encoder import Encoder
+from polygrain.parts.encoder import Encoder, adapt_stem
 from polygrain.parts.sizes import ENCODERS
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.weights.account import ImportReport, Row
@@ -54,7 +54,7 @@ def _ours(path: Path) -> bool:
 
 
 def _copy(encoder: Encoder, source: Encoder, name: str) -> ImportReport:
-    tensors = source.model.state_dict()
+    tensors = adapt_stem(source.model.state_dict(), encoder.model)
     load_exactly(encoder.model, tensors, source=name)
     return ImportReport(
         source=name, rows=tuple(Row("matched", key, key, str(tuple(value.shape))) for key, value in tensors.items())
