@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 Hashes = NDArray[np.uint64]
 Places = NDArray[np.int64]
 
-NEAR_BITS = 3  # of 64, by which the perceptual hashes of near duplicates may differ
-BANDS = NEAR_BITS + 1  # where at most 3 bits differ, one of four bands is equal
+NEAR_BITS = 4  # of 64, by which the first perceptual hashes of near duplicates may differ
+OTHER_BITS = 6  # of the 64 of the second hash
+BANDS = NEAR_BITS + 1  # where at most 4 bits differ, one of five bands is equal
 FEW = 512  # hashes that are compared each with each
 
 
@@ -20,16 +21,20 @@ def first_equal(hashes: Hashes) -> Places:
     return first[back.reshape(-1)].astype(np.int64)
 
 
-def first_near(hashes: Hashes) -> Places:
-    """(n,) position of the first image whose 64-bit hash differs by 3 bits or fewer: its own where there is none.
+def first_near(hashes: Hashes, others: Hashes) -> Places:
+    """(n,) position of the first image that is near, its own where there is none.
 
-    Equal hashes are joined, then hashes that agree in one of four bands of 16 bits are compared; a band that many agree
-    in is split again, by bands of the other bits, so the time stays near n log n.
+    Near are two images whose first 64-bit hashes differ by 4 bits or fewer, and whose second by 6 or fewer. Candidates
+    agree in one of five bands of the first; a band that many agree in is split again by bands of the other
+    bits, so the time stays near n log n.
     """
-    distinct, first, back = np.unique(hashes, return_index=True, return_inverse=True)
+    both, first, back = np.unique(np.stack([hashes, others], 1), axis=0, return_index=True, return_inverse=True)
+    one, two = np.ascontiguousarray(both.T)
     nearest = first.astype(np.int64)
-    for left, right in _pairs(distinct, np.arange(len(distinct)), np.arange(64)):
-        near = _differ_little(distinct[left], distinct[right])
+    for left, right in _pairs(one, np.arange(len(one)), np.arange(64)):
+        near = _differ_little(one[left], one[right], NEAR_BITS)
+        left, right = left[near], right[near]
+        near = _differ_little(two[left], two[right], OTHER_BITS)
         left, right = left[near], right[near]
         np.minimum.at(nearest, left, first[right])
         np.minimum.at(nearest, right, first[left])
@@ -55,8 +60,8 @@ def _pairs(hashes: Hashes, members: Places, free: Places) -> Iterator[tuple[Plac
             yield sorted_members[at], sorted_members[at + offset]
 
 
-def _differ_little(one: Hashes, other: Hashes) -> NDArray[np.bool_]:
+def _differ_little(one: Hashes, other: Hashes, most: int) -> NDArray[np.bool_]:
     difference = one ^ other
-    for _ in range(NEAR_BITS):
+    for _ in range(most):
         difference &= difference - np.uint64(1)  # takes the lowest bit away that is set
     return cast(NDArray[np.bool_], difference == 0)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from polygrain.data.duplicates import NEAR_BITS
+from polygrain.data.duplicates import NEAR_BITS, OTHER_BITS
 from polygrain.data.looking import CONSTANT_SPREAD, LONGEST_ASPECT, TINY_SIDE, Oddity
 from polygrain.data.opening import MAX_PIXELS
 from polygrain.data.troubles import CRASH, EMPTY, NOT_AN_IMAGE, OTHER, STALL, TOO_LARGE, TROUBLES, TRUNCATED, UNREADABLE
@@ -33,7 +33,8 @@ KINDS = {
     ),
     DUPLICATE: Kind("the same pixels as an image before", "they count twice, and may lie in both train and val"),
     NEAR: Kind(
-        f"64-bit difference hash within {NEAR_BITS} bits of an image before", "look at some: smooth pictures are alike"
+        f"difference hashes within {NEAR_BITS} and {OTHER_BITS} of 64 bits of an image before",
+        "look at some: frames of a film and smooth pictures are alike",
     ),
     "tiny": Kind(f"shorter side below {TINY_SIDE} px", "crops will be enlarged; see the size of crops"),
     "extreme aspect": Kind(f"one side over {LONGEST_ASPECT} times the other", "square crops see little of them"),

@@ -20,7 +20,15 @@ from polygrain.data.troubles import TROUBLES
 
 EXAMPLES = 3
 LOOKS = np.dtype(
-    [("oddities", "u4"), ("height", "i4"), ("width", "i4"), ("size", "i8"), ("pixels", "u8"), ("difference", "u8")]
+    [
+        ("oddities", "u4"),
+        ("height", "i4"),
+        ("width", "i4"),
+        ("size", "i8"),
+        ("pixels", "u8"),
+        ("across", "u8"),
+        ("down", "u8"),
+    ]
 )
 
 
@@ -197,7 +205,7 @@ def _repeated(looks: NDArray[Any], same_as: dict[int, int]) -> tuple[NDArray[np.
     exact = fine[first != fine]
     same_as |= dict(zip(exact.tolist(), first[first != fine].tolist(), strict=True))
     vivid = fine[(first == fine) & (looks["oddities"][fine] & Oddity.CONSTANT == 0)]
-    first = vivid[first_near(looks["difference"][vivid])]
+    first = vivid[first_near(looks["across"][vivid], looks["down"][vivid])]
     near = vivid[first != vivid]
     same_as |= dict(zip(near.tolist(), first[first != vivid].tolist(), strict=True))
     return exact, near

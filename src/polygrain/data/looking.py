@@ -18,7 +18,8 @@ from polygrain.data.troubles import trouble_of
 TINY_SIDE = 32  # px; a shorter side below it
 LONGEST_ASPECT = 4  # longer side to shorter
 CONSTANT_SPREAD = 4  # of 255; no channel varies by more
-HASH_ROWS, HASH_COLUMNS = 8, 9
+GRID = 9
+FINEST = 512  # px, what sides are thinned to before they are shrunk
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 
 
@@ -46,7 +47,8 @@ class Look(NamedTuple):
     width: int
     size: int  # bytes of the file, 0 where there is none
     pixels: int  # a hash of shape and pixels, 64 bits
-    difference: int  # a perceptual hash, 64 bits: which of neighbouring places is brighter
+    across: int  # two perceptual hashes, 64 bits each, see `difference_hashes`
+    down: int
     trouble: str = ""  # one of TROUBLES
     reason: str = ""
 
@@ -63,35 +65,39 @@ def look(images: Images, i: int, hashes: bool = True) -> Look:
         pixels = images.load(i) if data is None else images.decoded(data)
     except Undecodable as error:
         size = 0 if data is None else len(data)
-        return Look(0, 0, 0, size, 0, 0, trouble_of(error, data), one_line(str(error)))
+        return Look(0, 0, 0, size, 0, 0, 0, trouble_of(error, data), one_line(str(error)))
     oddities = _of_pixels(pixels) | (Oddity(0) if data is None else _of_file(data))
-    digest, difference = (_digest(pixels), difference_hash(pixels)) if hashes else (0, 0)
+    digest, across, down = (_digest(pixels), *difference_hashes(pixels)) if hashes else (0, 0, 0)
     height, width = pixels.shape[1:]
-    return Look(int(oddities), height, width, 0 if data is None else len(data), digest, difference)
+    return Look(int(oddities), height, width, 0 if data is None else len(data), digest, across, down)
 
 
-def difference_hash(pixels: Tensor) -> int:
-    """64 bits of an image (C, H, W) shrunk to 8 rows of 9 grays: whether each is brighter than the one to its left."""
-    values = pixels.numpy()
-    rows, row_counts = _cuts(values.shape[1], HASH_ROWS)
-    columns, column_counts = _cuts(values.shape[2], HASH_COLUMNS)
-    sums = np.add.reduceat(values, rows, axis=1, dtype=np.uint32)
-    sums = np.add.reduceat(sums, columns, axis=2, dtype=np.uint64).sum(0)
-    places = sums / (row_counts[:, None] * column_counts)  # (8, 9)
-    bits = np.packbits(places[:, 1:] > places[:, :-1])
-    return int.from_bytes(bits.tobytes(), "big")
+def difference_hashes(pixels: Tensor) -> tuple[int, int]:
+    """Twice 64 bits of an image (C, H, W) shrunk to 9 x 9 grays: whether each exceeds the one to its left; above it."""
+    steps = [max(1, side // FINEST) for side in pixels.shape[1:]]
+    values = pixels.numpy()[:, :: steps[0], :: steps[1]]
+    rows, columns = _cuts(values.shape[1], GRID), _cuts(values.shape[2], GRID)
+    sums = np.stack([values[:, start:end].sum(1, dtype=np.uint32).sum(0) / (end - start) for start, end in rows])
+    places = np.stack([sums[:, start:end].mean(1) for start, end in columns], 1)  # (9, 9)
+    across, down = np.diff(places, axis=1)[:-1] > 0, np.diff(places, axis=0)[:, :-1] > 0  # (8, 8)
+    return _number(across), _number(down)
 
 
-def _cuts(length: int, parts: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where to cut a side into so many near equal parts, and their lengths; a short side repeats itself."""
-    starts = np.arange(parts) * length // parts
-    return starts, np.maximum(np.diff(np.append(starts, length)), 1)
+def _number(bits: NDArray[np.bool_]) -> int:
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _cuts(length: int, parts: int) -> list[tuple[int, int]]:
+    """Start and end of each part of a side; parts of a side that is too short share places."""
+    return [
+        (part * length // parts, max((part + 1) * length // parts, part * length // parts + 1)) for part in range(parts)
+    ]
 
 
 def _digest(pixels: Tensor) -> int:
-    digest = hashlib.blake2b(str(tuple(pixels.shape)).encode(), digest_size=8)
+    digest = hashlib.sha256(str(tuple(pixels.shape)).encode())  # many processors have instructions for it
     digest.update(pixels.numpy().data)
-    return int.from_bytes(digest.digest(), "big")
+    return int.from_bytes(digest.digest()[:8], "big")
 
 
 def _of_pixels(pixels: Tensor) -> Oddity:
