@@ -387,6 +387,14 @@ def test_pillows_own_limit_and_its_warnings_play_no_part(picture: Bytes, monkeyp
         assert limit == Image.MAX_IMAGE_PIXELS
 
 
+def test_no_warning_reaches_the_user_of_pictures_within_the_limit(picture: Bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # a picture of 600 pixels is one to warn of, for Pillow
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind in KINDS:
+            assert decode(of_kind(picture, kind)).shape == (3, 20, 30)
+
+
 def test_a_large_jpeg_is_decoded_at_half_its_sides():
     row, column = np.arange(4001) // 20, np.arange(5002) // 40
     large = (row[:, None] + column[None]).astype(np.uint8)

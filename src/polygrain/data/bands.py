@@ -8,7 +8,6 @@
 
 import io
 import math
-import warnings
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
 
 from polygrain.data.eight_bits import eight_bits
-from polygrain.data.opening import Undecodable, check_size, format_of, open_picture, turn_of
+from polygrain.data.opening import Undecodable, check_size, format_of, open_picture, quiet, turn_of
 
 WIDTH_TAG, HEIGHT_TAG, BITS_TAG, SAMPLES_TAG = 256, 257, 258, 277  # TIFF
 WITH_ALPHA = {"LA": 2, "RGBA": 4}
@@ -39,8 +38,7 @@ def decode_bands(data: bytes, channels: int) -> Tensor:
     if kind == "NumPy":
         values = _array(data, channels)
     elif kind == "TIFF":
-        with warnings.catch_warnings():  # of what is missing Pillow warns; here it is an error
-            warnings.simplefilter("ignore")
+        with quiet(kind):
             values = _tiff(data, channels)
     else:
         with open_picture(data) as image:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from polygrain.data.bands import NeedsPackage, decode_bands
 from polygrain.data.eight_bits import eight_bits
-from polygrain.data.opening import ORIENTATION_TAG, Undecodable, check_size, format_of, open_picture, turn_of
+from polygrain.data.opening import ORIENTATION_TAG, Undecodable, check_size, format_of, open_picture, quiet, turn_of
 
 __all__ = ["ORIENTATION_TAG", "NeedsPackage", "Undecodable", "decode", "to_pixels"]
 
@@ -39,9 +39,10 @@ def decode(data: bytes, channels: int = 3) -> Tensor:
     if not data:
         raise Undecodable("the file is empty")
     try:
-        if channels not in (1, 3) or format_of(data) == "NumPy":
+        kind = format_of(data)
+        if channels not in (1, 3) or kind == "NumPy":
             return decode_bands(data, channels)
-        with open_picture(data) as image:
+        with quiet(kind), open_picture(data) as image:
             return to_pixels(image, channels)
     except (Undecodable, NeedsPackage):
         raise
@@ -81,5 +82,5 @@ def _gray(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
     """Of 9 to 16 bits to 8; a TIFF says how many it has, and whether 0 is white, which Pillow leaves to us."""
     tags = getattr(image, "tag_v2", {})
     bits = tags.get(BITS_TAG, (16,))[0]
-    values = eight_bits(np.asarray(image).astype(np.uint16), largest=2**bits - 1)
+    values = eight_bits(np.asarray(image).astype(np.uint16, copy=False), largest=2**bits - 1)
     return 255 - values if tags.get(PHOTOMETRIC_TAG) == 0 else values

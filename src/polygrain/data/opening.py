@@ -1,13 +1,15 @@
 """The front of the decoder: what a file is, how large it says it is, and an open picture of it, before any pixel.
 
 Pillow's readers are used directly and not through `Image.open`, so that nothing depends on
-`Image.MAX_IMAGE_PIXELS` or `ImageFile.LOAD_TRUNCATED_IMAGES`, which belong to the program that polygrain runs in.
+`Image.MAX_IMAGE_PIXELS` or `ImageFile.LOAD_TRUNCATED_IMAGES`, which belong to the program that polygrain runs in. (Only
+the readers of GIF, TIFF and WebP refuse a picture themselves where a program has lowered the first.)
 """
 
 import io
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 from PIL import Image, ImageFile
@@ -116,6 +118,17 @@ def format_of(data: bytes) -> str | None:
     return "HTML or XML" if beginning.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")) else None
 
 
+@contextmanager
+def quiet(kind: str | None) -> Iterator[None]:
+    """No warnings of bombs from the readers that check for them on their own; the bound here is ours."""
+    if kind not in ("GIF", "TIFF"):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def open_picture(data: bytes) -> ImageFile.ImageFile:
     """A Pillow image whose pixels are not decoded yet, and whose size is within bounds.
 
@@ -134,11 +147,7 @@ def open_picture(data: bytes) -> ImageFile.ImageFile:
     if kind == "WebP" and (size := _webp_size(data)):
         check_size(*size)  # its reader allocates the whole canvas when it opens
     file = Whole(data)
-    if kind in ("GIF", "TIFF"):
-        with warnings.catch_warnings():  # their readers warn of bombs; the bound here is our own
-            warnings.simplefilter("ignore")
-            image = READERS[kind](file)
-    else:
+    with quiet(kind):
         image = READERS[kind](file)
     if kind == "JPEG":
         if data.rfind(b"\xff\xd9", file.tell()) < 0:  # zeros in place of the rest would decode, to gray
