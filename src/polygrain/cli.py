@@ -213,10 +213,12 @@ def pretrain(arguments: list[str]) -> None:
         given = merge({"scale": "paper", **recipe}, given)
 
     from polygrain.distributed import rank
+    from polygrain.methods import METHODS
     from polygrain.methods.adding import LocalSettings
     from polygrain.train.setup import pretrain as run
 
     method = given.pop(name, {})
+    METHODS[name](**method)  # refuses what is out of range before any data is touched
     local = LocalSettings(**given.pop("local", {}))
     result = run(PretrainSettings(**given), method, local)
     if rank() > 0:
