@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, set_parsing_setti
 from polygrain.configuration import read_yaml
 from polygrain.evaluate.settings import KnnSettings, LinearSettings
 from polygrain.train.settings import PretrainSettings
-from polygrain.train.stops import Stopped
+from polygrain.train.stops import Lost, Stopped
 
 RECIPES = Path(__file__).parent / "recipes"
 ALIASES = {"from": "start_from"}  # `from` is a word of Python's own
@@ -159,6 +159,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"polygrain{' ' + verb if verb in VERBS else ''}: error: {told(error)}", file=sys.stderr)
         return 2
     except Stopped as stopped:
+        from polygrain.distributed import rank
+
+        if rank() > 0 and not isinstance(stopped, Lost):
+            return 0  # all ranks stop for the same reason, and rank 0 speaks for them
         print(f"polygrain {verb}: {stopped}", file=sys.stderr)
         return stopped.exit_code
     except KeyboardInterrupt:

@@ -31,6 +31,7 @@ from polygrain.train import checkpoints
 from polygrain.train.ranks import Pulse
 from polygrain.train.settings import PretrainSettings
 from polygrain.train.setup import pretrain
+from polygrain.train.stops import Stopped
 
 PHASES = ("starting", "waiting for data", "training", "saving", "measuring")
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "drop_path_rate": 0.1}
@@ -80,6 +81,9 @@ def start(method: str, out: Path, workers: int, images: Scenes, phase: mmap.mmap
         weight = RUNS[method][2]
         pretrain(settings(method, out, workers), RUNS[method][1], LocalSettings(weight=weight, width=16), images)
         code = 0
+    except Stopped as stopped:
+        traceback.print_exc()
+        code = stopped.exit_code
     except BaseException:
         traceback.print_exc()
     finally:

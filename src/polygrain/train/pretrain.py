@@ -162,7 +162,8 @@ def clip(run: Run, time: Time) -> Tensor:
 def refuse_step(run: Run, terms: Mapping[str, Tensor], norm: Tensor, time: Time, images: Sequence[Tensor]) -> None:
     """A loss or gradient is no number: the optimizer and the teachers do not see this step."""
     record = measure(run, terms, norm, time)
-    bad = [name for name, value in terms.items() if not torch.isfinite(value)] or ["the gradient"]
+    flags = distributed.anywhere(~torch.isfinite(torch.stack([value.detach() for value in terms.values()])))
+    bad = [name for name, flag in zip(terms, flags.tolist(), strict=True) if flag] or ["the gradient"]
     stop_or_warn(run, not_finite(bad, time.step, record), record, time, images)
 
 

@@ -57,11 +57,14 @@ class Pulse:
             self._ended.set()
 
     def explain(self, error: Exception) -> Lost | None:
-        """What an error of a collective means; None when it is another kind of error."""
-        if self._alone or not LOST_CONTACT.search(str(error)):
+        """What an error of a collective means; None when it is an error of this rank's own, which is told here."""
+        if self._alone:
             return None
-        # the others write their files twice a second, and the operating system takes a moment to bury a process
-        clock.sleep(1.5)
+        if not LOST_CONTACT.search(str(error)):
+            failed = f"rank {self._rank} failed at step {self._step} ({self._phase})"
+            print(f"polygrain: {failed}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            return None
+        clock.sleep(0.7)  # the others write their files twice a second; a process that died may not be buried yet
         others = [self._look_at(rank) for rank in range(distributed.world_size()) if rank != self._rank]
         return Lost(
             f"rank {self._rank} lost contact at step {self._step} ({self._phase}): {'; '.join(others)}. "

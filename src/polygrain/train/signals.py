@@ -46,8 +46,14 @@ def listening() -> Iterator[StopRequest]:
 
 
 def leave_signals_to_the_trainer() -> None:
-    """For a worker of the loader: a signal to the whole process group must not end it before the run is saved."""
-    os.setsid()  # a group of its own
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in set(ASKING) - {signal.SIGINT}:
+    """For a worker of the loader: a scheduler signals every process of a run, and the trainer needs its workers still.
+
+    The first SIGTERM is left to the trainer, the next one ends the worker: it is the loader that cleans up.
+    """
+    for number in ASKING:
+        signal.signal(number, signal.SIG_IGN)
+
+    def next_time(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, next_time)
