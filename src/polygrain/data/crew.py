@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from polygrain.data.troubles import CRASH, STALL
 
 Found = TypeVar("Found")
-CHUNK = 16  # images a worker is given at once
+CHUNK = 16  # images that travel together
+AHEAD = 3  # chunks that a worker has been given, so that it never waits for the next
 IDLE = -1
 
 
@@ -38,12 +39,11 @@ class Worker(Generic[Found]):
         self.process = context.Process(target=_work, args=arguments, name=f"inspect-{number}", daemon=True)
         self.process.start()
         theirs.close()
-        self.chunk: list[int] = []
+        self.given: deque[list[int]] = deque()  # chunks whose results are still to come
         self.seen = (IDLE, time.monotonic())
 
     def give(self, chunk: list[int]) -> None:
-        self.chunk = chunk
-        self.seen = (IDLE, time.monotonic())
+        self.given.append(chunk)
         self.pipe.send(chunk)
 
     def stuck_for(self) -> float:
@@ -75,31 +75,31 @@ def in_workers(
     todo = deque(images[start : start + CHUNK].tolist() for start in range(0, len(images), CHUNK))
     crew = [Worker(look, number) for number in range(min(workers, len(todo)))]
     try:
-        for worker in crew:
-            worker.give(todo.popleft())
-        while any(worker.chunk for worker in crew):
-            busy = [worker for worker in crew if worker.chunk]
-            ready = wait([worker.pipe for worker in busy], timeout=min(1.0, patience / 4))
+        for worker in crew * AHEAD:
+            if todo:
+                worker.give(todo.popleft())
+        while any(worker.given for worker in crew):
+            ready = wait([worker.pipe for worker in crew if worker.given], timeout=min(1.0, patience / 4))
             for place, worker in enumerate(crew):
                 lost: Lost | None = None
                 if worker.pipe in ready:
                     try:
-                        yield from zip(worker.chunk, worker.pipe.recv(), strict=True)
-                        worker.chunk = []
+                        found = worker.pipe.recv()
+                        yield from zip(worker.given.popleft(), found, strict=True)
                     except (EOFError, ConnectionResetError):
                         worker.process.join()
                         lost = Lost(CRASH, _ending(worker.process.exitcode))
-                elif worker.chunk and worker.stuck_for() > patience:
+                elif worker.given and worker.stuck_for() > patience:
                     lost = Lost(STALL, f"no result after {patience:g} s")
                 if lost is not None:
                     at = int(worker.at.value)
                     if at == IDLE:
                         raise OSError(f"a worker process ended before its first image ({lost.reason})")
                     yield at, lost
-                    todo.appendleft([i for i in worker.chunk if i != at])
+                    todo.extendleft([i for i in chunk if i != at] for chunk in worker.given)
                     worker.end()
                     worker = crew[place] = Worker(look, place)
-                if not worker.chunk and todo:
+                while todo and len(worker.given) < AHEAD:
                     worker.give(todo.popleft())
     finally:
         for worker in crew:
