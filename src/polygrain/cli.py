@@ -357,14 +357,16 @@ def inspect(arguments: list[str]) -> None:
     parser.add_argument("--workers", type=int, help="Processes. (default: one per core)")
     parser.add_argument("--sample", type=int, help="Look at so many images only, drawn at random; finds no duplicates.")
     parser.add_argument("--seed", type=int, default=0, help="Of the sample.")
+    parser.add_argument("--channels", type=int, default=3, help="As they will be trained on: 3 is RGB.")
     given = parser.parse_args(typed(arguments, ["data"]))
 
     from polygrain.data.inspection import inspect_images
     from polygrain.data.quarantine import write_list
     from polygrain.data.sources import open_images
 
-    workers = len(os.sched_getaffinity(0)) if given.workers is None else given.workers
-    found = inspect_images(open_images(given.data), sample=given.sample, seed=given.seed, workers=workers)
+    workers = (os.cpu_count() or 1) if given.workers is None else given.workers
+    images = open_images(given.data, given.channels)
+    found = inspect_images(images, sample=given.sample, seed=given.seed, workers=workers)
     print(found.table())
     if given.json is not None:
         Path(given.json).write_text(found.json() + "\n")
