@@ -12,7 +12,18 @@ from polygrain.objectives.distil import GroupDiscrimination
 from polygrain.objectives.local_group import LocalGroupDiscrimination, Query
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.teacher import StudentTeacher
-from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PART, POSITIVE, SHARE, check_ranges, check_scale
+from polygrain.ranges import (
+    COUNT,
+    NOT_NEGATIVE,
+    NUMBER,
+    PART,
+    PIXELS,
+    POSITIVE,
+    SEVERAL,
+    SHARE,
+    check_ranges,
+    check_scale,
+)
 from polygrain.schedules import RunLength, cosine, ramp_by_epoch, warmup_cosine
 from polygrain.views import Crops
 
@@ -112,8 +123,9 @@ class Mugs:
 
     def __post_init__(self) -> None:
         kinds = {
-            COUNT: "large_size small_size hidden predictor_hidden out prototype_dim queue_size memory_size neighbours "
-            "prototypes relation_depth",
+            PIXELS: "large_size small_size",
+            SEVERAL: "prototypes",
+            COUNT: "hidden predictor_hidden out prototype_dim queue_size memory_size neighbours relation_depth",
             NUMBER: "small_crops teacher_temperature_epochs freeze_prototypes_epochs warmup_epochs",
             PART: "large_scale small_scale",
             SHARE: "strong_probability centre_momentum momentum",

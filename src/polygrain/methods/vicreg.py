@@ -6,7 +6,7 @@ from typing import Literal
 from polygrain.methods.base import Method, Optimization
 from polygrain.objectives.vicreg import Convention, Global
 from polygrain.parts.encoder import Encoder
-from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PART, POSITIVE, SHARE, check_ranges, check_scale
+from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PART, PIXELS, POSITIVE, SHARE, check_ranges, check_scale
 from polygrain.schedules import RunLength, constant, warmup_cosine_by_images
 from polygrain.views import Crops
 
@@ -49,7 +49,8 @@ class VICReg:
 
     def __post_init__(self) -> None:
         kinds = {
-            COUNT: "large_size expander_width",
+            PIXELS: "large_size",
+            COUNT: "expander_width",
             NUMBER: "warmup_epochs",
             PART: "large_scale",
             SHARE: "end_lr_ratio",

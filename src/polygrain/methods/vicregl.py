@@ -9,7 +9,7 @@ from polygrain.objectives.base import Objective
 from polygrain.objectives.local import Local
 from polygrain.objectives.vicreg import Convention, Global
 from polygrain.parts.encoder import Encoder
-from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PART, POSITIVE, SHARE, check_ranges, check_scale
+from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PART, PIXELS, POSITIVE, SHARE, check_ranges, check_scale
 from polygrain.schedules import RunLength, constant, warmup_cosine_by_images
 from polygrain.views import Crops
 
@@ -80,7 +80,8 @@ class VICRegL:
 
     def __post_init__(self) -> None:
         kinds = {
-            COUNT: "large_size small_size expander_width local_width",
+            PIXELS: "large_size small_size",
+            COUNT: "expander_width local_width",
             NUMBER: "small_crops warmup_epochs",
             PART: "large_scale small_scale",
             SHARE: "alpha end_lr_ratio",

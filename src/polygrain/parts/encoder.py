@@ -18,6 +18,8 @@ from polygrain.parts.sizes import ENCODERS, ReadyMade
 from polygrain.views import Encoding, View, patch_centres
 
 Family = Literal["vit", "resnet", "convnext"]
+# What timm raises at arguments that cannot be: a patch of 0 divides by it, a negative depth fails in torch ...
+TIMM_REFUSALS = (TypeError, AssertionError, ArithmeticError, LookupError, AttributeError, RuntimeError)
 FAMILIES: dict[Family, type[nn.Module]] = {"vit": VisionTransformer, "resnet": ResNet, "convnext": ConvNeXt}
 
 
@@ -165,8 +167,9 @@ def create(settings: EncoderSettings) -> Any:
         arguments.setdefault("dynamic_img_size", True)
     try:
         model = entry(pretrained=settings.pretrained, pretrained_cfg=tag, **arguments)
-    except (TypeError, AssertionError) as error:  # how timm refuses arguments
-        raise ValueError(f"{settings.name} cannot be built with {dict(settings.arguments)}: {error}") from error
+    except TIMM_REFUSALS as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{settings.name} cannot be built with {dict(settings.arguments)}: {reason}") from error
     if ready_made.small_stem:
         use_small_stem(model)
     if isinstance(model, VisionTransformer) and not settings.pretrained and model.cls_token is not None:
