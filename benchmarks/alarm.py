@@ -135,7 +135,7 @@ def main() -> None:
                 stopped = run(kind, {}, images, seed, given.steps, out)
                 for name, values in readings(out).items():
                     wanted = name in FEATURES or name.rpartition("/")[2] in (
-                        "key_spread", "teacher_entropy", "perplexity", "variance"
+                        "key_spread", "teacher_entropy", "perplexity", "variance", "embedding_std"
                     )  # fmt: skip
                     if wanted:
                         line = f"| {kind} | {seed} | {name} | {min(values):.3g} | {max(values):.3g} |"

@@ -411,9 +411,8 @@ def verify(arguments: list[str]) -> None:
     usage = "polygrain verify resume|ranks CONFIG [--steps N]"
     if not arguments or arguments[0] not in ("resume", "ranks"):
         if {"-h", "--help"} & {*arguments}:
-            print(
-                f"usage: {usage}\n\n  resume   N steps at once equal N with SIGKILL in the middle and --resume, in all bits"
-            )
+            print(f"usage: {usage}\n")
+            print("  resume   N steps at once equal N with SIGKILL in the middle and --resume, in all bits")
             print("  ranks    one device = two devices with the same batch, within rounding")
             return
         raise ValueError(f"say what to verify: {usage}")

@@ -1,6 +1,6 @@
 """The command line with a fault in one of its processes: FAULT="KIND:RANK:STEP", KIND one of raise, kill, stop, nan.
 
-    FAULT=raise:1:5 python -m tests.faults.faulty pretrain ...
+FAULT=raise:1:5 python -m tests.faults.faulty pretrain ...
 """
 
 import os

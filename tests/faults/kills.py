@@ -39,7 +39,11 @@ HEADS = {"hidden": 32, "predictor_hidden": 32, "out": 16, "prototype_dim": 16, "
 SMALL = {"large_size": 32, "small_size": 16, "small_crops": 1, "queue_size": 64, "memory_size": 64, "warmup_epochs": 1}
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any], float]] = {
     "mugs": ({"encoder": "vit_tiny_64", "encoder_args": VIT}, {**HEADS, **SMALL}, 0.1),
-    "vicreg": ({"encoder": "resnet18_64", "encoder_args": {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}}, {"large_size": 32, "expander_width": 32, "optimizer": "lars"}, 0.0),
+    "vicreg": (
+        {"encoder": "resnet18_64", "encoder_args": {"channels": [8, 8, 16, 16], "layers": [1, 1, 1, 1]}},
+        {"large_size": 32, "expander_width": 32, "optimizer": "lars"},
+        0.0,
+    ),
     "vicregl": ({"encoder": "vit_tiny_64", "encoder_args": VIT}, {"large_size": 32, "expander_width": 32}, 0.0),
 }
 

@@ -49,7 +49,14 @@ def interrupt(number: signal.Signals, out: Path, images: Scenes, rng: random.Ran
     time.sleep(0.05)
     orphans = [p.name for p in Path("/proc").iterdir() if p.name.isdigit() and group(p) == pid]
     right = right and not orphans
-    return {"right": right, "orphans": orphans, "code": code, "phase": moment, "seconds": round(seconds, 2), "step": saved["step"]}
+    return {
+        "right": right,
+        "orphans": orphans,
+        "code": code,
+        "phase": moment,
+        "seconds": round(seconds, 2),
+        "step": saved["step"],
+    }
 
 
 def group(process: Path) -> int | None:
@@ -70,9 +77,7 @@ def main() -> None:
     rng = random.Random(given.seed)
     images = Scenes(40, size=40).keep()
     folder = Path(tempfile.mkdtemp(prefix="signals-"))
-    results = [
-        interrupt([*EXPECTED][i % len(EXPECTED)], folder / str(i), images, rng) for i in range(given.times)
-    ]
+    results = [interrupt([*EXPECTED][i % len(EXPECTED)], folder / str(i), images, rng) for i in range(given.times)]
     wrong = [result for result in results if not result["right"]]
     if not wrong:
         shutil.rmtree(folder)

@@ -104,7 +104,7 @@ def test_a_checkpoint_with_a_payload_is_not_resumed_and_does_not_run(tmp_path):
     told = {key: fields.get(value, value) if isinstance(value, int | str) else value for key, value in told.items()}
     manifest.write_text(json.dumps(told))
     resumed = subprocess.run([sys.executable, "-m", "polygrain.cli", *run, "--resume"], check=False, timeout=120)
-    assert resumed.returncode != 0 and not canary.exists()
+    assert resumed.returncode == 2 and not canary.exists()
 
 
 def test_exports_are_not_written_over_what_is_no_file(tmp_path, capsys):

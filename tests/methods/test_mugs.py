@@ -209,7 +209,10 @@ def test_gauges_are_named_by_objective() -> None:
     method = small_method()
     method(random_views(method.crops, 2), SECOND_EPOCH)
     group = ("teacher_entropy", "perplexity", "occupancy", "kl")
-    assert set(method.gauges()) == {"instance/accuracy", "local_group/accuracy", *(f"group/{name}" for name in group)}
+    assert set(method.gauges()) == {
+        *(f"{term}/{gauge}" for term in ("instance", "local_group") for gauge in ("accuracy", "key_spread")),
+        *(f"group/{name}" for name in group),
+    }
 
 
 # two processes

@@ -114,7 +114,7 @@ def test_all_writes_of_a_checkpoint_are_among_those_that_were_made_to_fail(
 
     monkeypatch.setattr(checkpoints, "_write_all", write)
     checkpoints.save(tmp_path, 4, state(4), keep=1)
-    assert 3 <= len(written)  # the archive's parts, and the manifest
+    assert len(written) >= 3  # the archive's parts, and the manifest
 
 
 def test_too_little_room_is_told_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

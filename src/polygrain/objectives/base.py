@@ -32,6 +32,7 @@ class Objective(nn.Module):
     """
 
     granularity: str
+    least_images = 1  # in a batch over all ranks
 
     def __init__(self) -> None:
         super().__init__()

@@ -17,7 +17,6 @@ from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import Time
 from polygrain.views import Crops, Encoding
 
-
 ALIKE = DeadValue(
     low=0.0,
     high=0.01,

@@ -57,6 +57,7 @@ class Local(Objective):
     """
 
     granularity = "region"
+    least_images = 2  # one image has no variance
 
     def __init__(
         self,

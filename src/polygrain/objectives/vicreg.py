@@ -32,6 +32,7 @@ class Global(Objective):
     """
 
     granularity = "instance"
+    least_images = 2  # one image has no variance
 
     def __init__(
         self,
@@ -69,15 +70,20 @@ class Global(Objective):
 
 
 def dead_spread(variance: float) -> dict[str, DeadValue]:
-    """The variance term, at most `variance`, of embeddings that are the same for all images: each std below 0.011."""
-    return {
-        "variance": DeadValue(
-            low=0.985 * variance,
-            high=math.inf,
-            meaning=f"no dimension of the embeddings varies over images ({0.99 * variance:.4g} is a constant's value)",
-            mend="lower the learning rate, lengthen the warm-up, or raise the weight of variance",
-        )
-    }
+    """Of embeddings that are the same for all images, in direction or altogether (each std below 0.011).
+
+    Args:
+        variance: the weight of the variance term, which is also the most it can be.
+    """
+    mend = "lower the learning rate, lengthen the warm-up, or raise the weight of variance"
+    alike = DeadValue(low=0.0, high=0.01, meaning="the embeddings point the same way for all images", mend=mend)
+    constant = DeadValue(
+        low=0.985 * variance,
+        high=math.inf,
+        meaning=f"no dimension of the embeddings varies over images ({0.99 * variance:.4g} is a constant's value)",
+        mend=mend,
+    )
+    return {"embedding_std": alike, **({"variance": constant} if variance > 0 else {})}
 
 
 @torch.no_grad()

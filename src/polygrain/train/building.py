@@ -7,13 +7,17 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from polygrain.data.loading import ViewBatches
-from polygrain.data.photometric import Normalisation
+from polygrain.data.measuring import measure_normalisation
+from polygrain.data.photometric import IMAGENET, Normalisation
+from polygrain.data.recipes import switched_off_in
 from polygrain.data.sources import Images
 from polygrain.methods import METHODS
 from polygrain.methods.adding import LocalSettings
 from polygrain.methods.base import Method, Settings
+from polygrain.objectives.base import Objective
 from polygrain.parts.batch_norm import synchronise_batch_norm
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.schedules import RunLength, Time
@@ -46,6 +50,8 @@ def resolve(
     Order(images=len(images), batch_size=settings.batch_size, seed=0)  # refuses a batch larger than the data
     with torch.device("meta"):
         encoder = Encoder(encoder_settings(settings, pretrained=False))
+    settings, measured = with_normalisation(settings, images)
+    run += measured
     if settings.position is None:
         settings = dataclasses.replace(settings, position="dino" if encoder.family == "vit" else "timm")
     if settings.scale == "paper" or facts.images > SMALL:
@@ -63,12 +69,30 @@ def resolve(
     return settings, {**{choice.name: choice.value for choice in chosen}, **given}, run + chosen
 
 
+def with_normalisation(settings: PretrainSettings, images: Images) -> tuple[PretrainSettings, list[Choice]]:
+    """Mean and std: as given, ImageNet's for RGB, otherwise measured."""
+    if settings.mean is not None and settings.std is not None:
+        return settings, []
+    if settings.channels == 3:
+        mean, std, chosen = *IMAGENET, []
+    else:
+        mean, std = measure_normalisation(images, seed=settings.seed)
+        reason = "measured on a sample of your images"
+        chosen = [Choice(name, _rounded(v), reason) for name, v in (("mean", mean), ("std", std))]
+    return dataclasses.replace(settings, mean=settings.mean or mean, std=settings.std or std), chosen
+
+
+def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(round(value, 3) for value in values)
+
+
 def encoder_settings(settings: PretrainSettings, pretrained: bool) -> EncoderSettings:
     assert settings.encoder is not None
     return EncoderSettings(
         name=settings.encoder,
         pretrained=pretrained,
         position=settings.position or "timm",
+        channels=settings.channels,
         arguments=dict(settings.encoder_args),
         checkpointing=settings.checkpointing,
     )
@@ -107,6 +131,7 @@ def start(
         local.add_to(method)
     for crops in method.crops:
         encoder.check_size(crops.size)
+    check_batch(method, order)
     if settings.start_from is not None and state is None:
         report = start_from(settings.start_from, method, allow_missing=settings.allow_missing)
         say(fabric, str(report))
@@ -125,7 +150,10 @@ def start(
         optimizer.load_state_dict(state["optimizer"])
         length = length._replace(step=int(state["step"]))
     stop = min(length.steps, settings.stop_after_steps or length.steps)
+    assert settings.mean is not None and settings.std is not None
     normalisation = Normalisation(settings.mean, settings.std)
+    if off := switched_off_in(method.crops, settings.channels):
+        say(fabric, f"Not for images of {settings.channels} channels, hence left out: {', '.join(off)}")
     probe = None
     every = settings.probe_every_epochs
     every = max(1, settings.epochs // 10) if every is None else every
@@ -162,6 +190,7 @@ def start(
             stop_step=stop,
             workers=workers,
             timeout=settings.worker_timeout_seconds,
+            max_bad_fraction=settings.max_bad_fraction,
             cuda=fabric.device.type == "cuda",
         ),
         probe=probe,
@@ -182,6 +211,27 @@ def start(
         keep_going=settings.keep_going,
         saved=saved,
     )
+
+
+def check_batch(method: Method, order: Order) -> None:
+    """Refuses batches in which a statistic over images has nothing to go over.
+
+    Raises:
+        ValueError: naming the objective, or batch norm.
+    """
+    images = order.batch_size // order.accumulate
+    reasons = [
+        f"{name} takes the variance over images"
+        for name, objective in method.objectives.items()
+        if images < cast(Objective, objective).least_images
+    ]
+    if images < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.modules()):
+        reasons.append("batch norm takes its statistics over images")
+    if reasons:
+        raise ValueError(
+            f"{reasons[0]}, and a batch has {images} ({order.batch_size} over {order.accumulate} accumulated); "
+            "raise --batch-size to 2 or more for each accumulated batch"
+        )
 
 
 def untrained(settings: PretrainSettings) -> Encoder:

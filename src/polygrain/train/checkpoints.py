@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from polygrain.weights.durable import write_durably
+from polygrain.weights.reading import read_torch
 
 FOLDER = "checkpoints"
 SLACK = 1.05  # of the size of the tensors, for what else a file holds
@@ -85,8 +86,7 @@ def load_newest(run: Path, *, set_aside: bool = True) -> Loaded:
     for manifest in reversed(manifests(run)):
         problem = _problem(manifest)
         if problem is None:
-            state: dict[str, Any] = torch.load(manifest.with_suffix(".pt"), map_location="cpu", weights_only=True)
-            return Loaded(state, complaints)
+            return Loaded(read_torch(manifest.with_suffix(".pt"), mapped=False), complaints)
         complaints.append(f"checkpoint {manifest.with_suffix('.pt')} is broken ({problem}); taking the one before")
         for path in (manifest, manifest.with_suffix(".pt")):
             if set_aside and path.exists():

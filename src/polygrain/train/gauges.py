@@ -13,9 +13,11 @@ ROWS = 512  # enough to see a collapse, and cheap beside a step
 
 @torch.no_grad()
 def feature_gauges(seen: Sequence[Encoding]) -> dict[str, Tensor]:
-    """Spread, effective rank and mean cosine of the pooled vectors and of patch vectors of the newest batch."""
-    pooled = torch.cat([encoding.pooled for encoding in seen])
-    patches = torch.cat([encoding.patches.flatten(0, 1) for encoding in seen])
+    """Spread, effective rank and mean cosine of the pooled vectors and of patch vectors of the newest batch.
+
+    Of its first view: two views of an encoder that gives a constant for each would look as if images differed.
+    """
+    pooled, patches = seen[0].pooled, seen[0].patches.flatten(0, 1)
     gauges = {}
     for name, vectors in (("pooled", pooled), ("patches", patches)):
         rows = vectors[:: max(1, len(vectors) // ROWS)][:ROWS]

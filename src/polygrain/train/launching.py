@@ -30,6 +30,11 @@ def launch(settings: PretrainSettings) -> Fabric:
             gradient_as_bucket_view=True,
             timeout=timedelta(seconds=settings.timeout_seconds),
         )
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not usable.get(settings.accelerator, True):
+        raise ValueError(
+            f"there is no {settings.accelerator} device here that PyTorch can use; leave --accelerator out"
+        )
     fabric = Fabric(
         accelerator="cpu" if settings.accelerator == "auto" and not cuda else settings.accelerator,
         devices=settings.devices,

@@ -13,11 +13,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from polygrain.data.batch import Batch
+from polygrain.data.images import Images
 from polygrain.data.loading import ViewBatches
 from polygrain.train.order import Key, Order
 from polygrain.train.signals import leave_signals_to_the_trainer
-from polygrain.train.stops import Lost
+from polygrain.train.stops import Lost, Unusable
 
+LOOK_EVERY_BATCHES = 20  # for how many images are broken
 PREFETCH = 4  # batches ready for each worker
 SHARED_MEMORY = Path("/dev/shm")
 WORKER_FAILED = re.compile(
@@ -71,11 +73,13 @@ def load(
     stop_step: int,
     workers: int,
     timeout: float,
+    max_bad_fraction: float,
     cuda: bool,
 ) -> Iterator[Batch]:
     """Batches in the order of the steps.
 
     Args:
+        max_bad_fraction: of all images; when more turn out to be undecodable, the run ends.
         timeout: seconds after which a worker that delivers nothing counts as hung.
 
     Raises:
@@ -95,7 +99,19 @@ def load(
         timeout=timeout if workers else 0,
         worker_init_fn=_start_worker,
     )
-    return _told(iter(loader), watched, workers, timeout)
+    return _enough_good(_told(iter(loader), watched, workers, timeout), views.images, max_bad_fraction)
+
+
+def _enough_good(batches: Iterator[Batch], images: Images, most: float) -> Iterator[Batch]:
+    """The same batches, while not too many images are replaced by others."""
+    for i, batch in enumerate(batches):
+        if i % LOOK_EVERY_BATCHES == 0 and len(images.broken) > most * len(images):
+            counts = ", ".join(f"{count:,} {trouble}" for trouble, count in images.troubles().items())
+            raise Unusable(
+                f"{len(images.broken):,} of {len(images):,} images cannot be decoded so far ({counts}), more than "
+                f"--max-bad-fraction {most:g}; see `polygrain inspect`, or raise it and --resume"
+            )
+        yield batch
 
 
 def _told(batches: Iterator[Batch], watched: Watched, workers: int, timeout: float) -> Iterator[Batch]:

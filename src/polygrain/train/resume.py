@@ -9,8 +9,8 @@ import torch
 FREE = {
     "out", "start_from", "allow_missing", "devices", "nodes", "accelerator", "strategy", "checkpointing", "compile",
     "workers", "worker_timeout_seconds", "timeout_seconds", "threads", "log_every", "checkpoint_every_epochs",
-    "checkpoint_every_steps", "checkpoint_every_minutes", "keep", "keep_going", "probe_every_epochs", "loggers", "resume", "stop_after_steps",
-    "max_bad_fraction", "scale", "data", "quarantine",
+    "checkpoint_every_steps", "checkpoint_every_minutes", "keep", "keep_going", "probe_every_epochs", "loggers",
+    "resume", "stop_after_steps", "max_bad_fraction", "scale", "data", "quarantine",
 }  # fmt: skip
 
 

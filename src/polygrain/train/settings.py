@@ -28,7 +28,8 @@ class PretrainSettings:
         scale: `auto` fits sizes, batch, learning rate, momentum and length to your data and hardware;
             `paper` keeps the values of the paper.
         seed: of weights, order and augmentation; the same seed gives the same run.
-        mean: of the pixels in [0, 1] by channel, for normalisation.
+        channels: of the images; 3 is RGB, 1 gray, other numbers are taken as stored (`.npy`, TIFF).
+        mean: of the pixels in [0, 1] by channel, for normalisation; by default that of ImageNet for RGB, else measured.
         std: likewise.
         devices: how many devices to train on, on each node.
         nodes: how many machines.
@@ -70,8 +71,9 @@ class PretrainSettings:
     batch_size: int | None = None
     scale: Literal["auto", "paper"] = "auto"
     seed: int = 0
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    channels: int = 3
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     devices: int = 1
     nodes: int = 1
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -97,10 +99,15 @@ class PretrainSettings:
 
     def __post_init__(self) -> None:
         kinds = {
-            COUNT: "epochs batch_size accumulate devices nodes log_every keep checkpoint_every_epochs threads",
+            COUNT: "channels epochs batch_size accumulate devices nodes log_every keep threads "
+            "checkpoint_every_epochs checkpoint_every_steps",
             NUMBER: "workers probe_every_epochs stop_after_steps",
             SHARE: "max_bad_fraction mean",
             POSITIVE: "std worker_timeout_seconds timeout_seconds",
             NOT_NEGATIVE: "seed checkpoint_every_minutes",
         }
         check_ranges(self, kinds)
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != self.channels:
+                raise ValueError(f"{name} has {len(values)} numbers; the images have {self.channels} channels")

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import yaml
 from lightning_fabric import Fabric
 
+from polygrain.data.inspection import inspect_images
+from polygrain.data.quarantine import leave_out
 from polygrain.data.sources import Images, open_images
 from polygrain.methods import METHODS
 from polygrain.methods.adding import LocalSettings
@@ -21,6 +23,8 @@ from polygrain.train.pretrain import train
 from polygrain.train.resume import check_same_images, check_same_run, circumstances, no_longer_exact
 from polygrain.train.scaling import table
 from polygrain.train.settings import PretrainSettings
+
+SAMPLE = 128  # images to look at before training
 
 
 class Result(NamedTuple):
@@ -68,10 +72,14 @@ def _pretrain(
     local: LocalSettings | None,
     images: Images | None,
 ) -> Result:
-    images = open_images(settings.data) if images is None else images
+    images = open_images(settings.data, settings.channels) if images is None else images
+    if settings.quarantine is not None:
+        images = leave_out(images, Path(settings.quarantine))
     fabric = launch(settings)
     workers = set_threads(settings, fabric)
     state = newest_state(folder, fabric) if settings.resume else None
+    if state is None:
+        look_briefly(images, settings, fabric)
     if state is not None:
         settings = inherit(settings, state["choices"])
 
@@ -111,6 +119,21 @@ def prepare_folder(folder: Path, resume: bool) -> None:
     if not resume and first_process() and folder.exists() and any(folder.iterdir()):
         raise ValueError(f"output folder {folder} is in use; choose another --out, or --resume to continue its run")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def look_briefly(images: Images, settings: PretrainSettings, fabric: Fabric) -> None:
+    """Says what a sample of the images is like.
+
+    Raises:
+        ValueError: when more of them than `max_bad_fraction` cannot be decoded.
+    """
+    found = inspect_images(images, sample=SAMPLE, seed=settings.seed)
+    if found.bad_fraction > settings.max_bad_fraction:
+        raise ValueError(
+            f"{found.summary()}; that is more than --max-bad-fraction {settings.max_bad_fraction:g}. See "
+            "`polygrain inspect DATA --quarantine LIST`, then train with --quarantine LIST"
+        )
+    say(fabric, found.summary())
 
 
 def newest_state(folder: Path, fabric: Fabric) -> Mapping[str, Any] | None:

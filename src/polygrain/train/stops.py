@@ -13,6 +13,12 @@ class Dead(Stopped):
     exit_code = 3
 
 
+class Unusable(Stopped):
+    """Too many images cannot be decoded."""
+
+    exit_code = 2
+
+
 class Unsaved(Stopped):
     """The run cannot write what it must keep."""
 

@@ -43,15 +43,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def read_torch(path: Path) -> Any:
-    """What `torch.save` wrote, of plain values, tensors, Namespaces and the stand-ins for LARS alone."""
+def read_torch(path: Path, *, mapped: bool = True) -> Any:
+    """What `torch.save` wrote, of plain values, tensors, Namespaces and the stand-ins for LARS alone.
+
+    Args:
+        mapped: tensors stay in the file until they are used; otherwise they no longer need it.
+    """
     vet(path, frozenset(LARS_FILTERS))
     allowed: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [argparse.Namespace]
     allowed += [(_filter_of_lars, name) for name in LARS_FILTERS]
     try:
         with torch.serialization.safe_globals(allowed):
             # mapped storages cannot grow to what a tensor claims; the older kind of file cannot be mapped
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
     except OSError:
         raise
     except Exception as error:  # a file from elsewhere can break the reader in any way
