@@ -25,6 +25,7 @@ from polygrain.report.html import Section, write_report
 from polygrain.report.matches import draw_matches, png
 from polygrain.report.sections import neighbours, numbers, patch_maps, picture
 from polygrain.train.building import untrained
+from polygrain.train.loader import usable_cores
 from polygrain.train.settings import PretrainSettings
 from polygrain.train.setup import Result, pretrain
 
@@ -43,9 +44,8 @@ ENCODER_ARGUMENTS = {
     "global_pool": "avg",
 }
 METHOD = {
-    "large_size": 32,
-    "small_size": 16,
-    "small_crops": 2,
+    "large_size": 48,
+    "small_crops": 0,
     "strong_probability": 0.0,
     "blur_scale": 0.15,
     "group_weight": 0.2,
@@ -58,13 +58,14 @@ METHOD = {
     "freeze_prototypes_epochs": 0,
     "queue_size": 256,
     "memory_size": 1024,
+    "temperature": 0.1,
     "momentum": 0.98,
     "warmup_epochs": 1,
-    "base_lr": 8e-3,
+    "base_lr": 4e-3,
     "patch_embed_lr": 1.0,
 }
 LOCAL = LocalSettings(weight=0.05, width=128)
-EPOCHS, BATCH = 8, 32
+EPOCHS, BATCH = 7, 32
 
 
 class Measured(NamedTuple):
@@ -120,6 +121,8 @@ def demo_settings(run: Path, seed: int) -> PretrainSettings:
         batch_size=BATCH,
         scale="paper",
         seed=seed,
+        workers=1,
+        threads=usable_cores(),  # one worker cuts these small pictures with a twentieth of a core
         probe_every_epochs=0,
         checkpoint_every_epochs=EPOCHS,
     )

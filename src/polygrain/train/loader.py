@@ -4,6 +4,7 @@ import math
 import os
 import re
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -120,19 +121,24 @@ def _told(batches: Iterator[Batch], watched: Watched, workers: int, timeout: flo
         yield from batches
     except (RuntimeError, EOFError, ConnectionError, OSError) as error:
         told = str(error)
+        processes = getattr(batches, "_workers", [])  # torch tells their ids, but not how they ended
+        codes = [process.exitcode for process in processes if process.exitcode is not None]
         if not (WORKER_FAILED.search(told) or (workers and isinstance(error, EOFError | ConnectionError))):
             raise
         if "timed out" in told:
             what = f"no worker delivered a batch for {timeout:.0f} s"
             mend = "look at the disk or network that holds the images, or raise --worker-timeout-seconds"
-        elif "Bus error" in told or "shared memory" in told:
+        elif "Bus error" in told or "shared memory" in told or -signal.SIGBUS in codes:
             what, mend = "a worker ran out of shared memory", "lower --workers, or give a container more (--shm-size)"
-        elif "Killed" in told:
+        elif "Killed" in told or -signal.SIGKILL in codes:
             what, mend = "a worker was killed", "was it short of memory? Lower --workers or --batch-size"
         elif "Too many open files" in told or "ancdata" in told:
             what, mend = "too many open files", "raise the limit (ulimit -n 65536) or lower --workers"
         else:
-            what, mend = "a worker ended without a word", "run with --workers 0 to see why"
+            what, mend = (
+                f"a worker ended with exit code {', '.join(map(str, codes))}",
+                "run with --workers 0 to see why",
+            )
         reason = told.splitlines()[0] if told else type(error).__name__
         raise Lost(
             f"{what} ({reason}). Batches in hand began with: {watched.in_hand()}. {mend}; "
