@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--images 1000000] [--batches 200] [--epochs 5]
 
-Makes that many links to a few real pictures (`$POLYGRAIN_SHARED/data`, or rendered ones), draws batches with two workers,
-and prints after each epoch the memory of all processes together (PSS: shared pages count once).
+Makes that many links to a few rendered pictures, draws batches with two workers, and prints after
+each epoch the memory of all processes together (PSS: shared pages count once).
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
         for i in range(given.images):
             if i % 1000 == 0:
                 (folder / f"{i // 1000:05}").mkdir()
-            os.symlink(pictures[i % 50], folder / f"{i // 1000:05}" / f"{i:08}.jpg")
+            (folder / f"{i // 1000:05}" / f"{i:08}.jpg").symlink_to(pictures[i % 50])
         images = FolderImages(folder)
         crops = Crops(name="large", count=2, size=32, scale=(0.5, 1.0), recipes=("byol_a",))
         order = Order(images=len(images), batch_size=32, seed=0)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from polygrain.cli import main, merge, typed
+from polygrain.arguments import typed
+from polygrain.cli import main, merge
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from polygrain.methods.vicregl import VICRegL
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.parts.heads import Prototypes
 from polygrain.schedules import Time, constant
-from polygrain.train.optimizers import LARS, build_optimizer, clip_gradients, parameter_groups, set_schedules
+from polygrain.train.optimizers import LARC, LARS, build_optimizer, clip_gradients, parameter_groups, set_schedules
 
 
 def parameter(values: list[float] | list[list[float]], gradient: list[float] | list[list[float]]) -> nn.Parameter:
@@ -154,3 +155,64 @@ def test_without_a_bound_clipping_only_measures() -> None:
     parameters = gradients()
     assert float(clip_gradients(parameters, None, each=True)) == pytest.approx(math.sqrt(26))
     assert [p.grad.tolist() for p in parameters if p.grad is not None] == [[[3, 4]], [0.6, 0.8], [0]]
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-2])
+def test_larc_follows_its_formula_for_matrices_vectors_and_fresh_biases(decay: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(4, 3, generator=generator), torch.randn(5, generator=generator), torch.zeros(2)]
+    parameters = [torch.nn.Parameter(weight.clone()) for weight in weights]
+    optimizer = LARC(parameters, lr=0.5, weight_decay=decay)
+    velocities = [np.zeros(weight.shape) for weight in weights]
+    expected = [weight.double().numpy() for weight in weights]
+    for step in range(3):
+        for i, parameter in enumerate(parameters):
+            gradient = torch.full_like(parameter, 0.1 * (step + 1)) + 0.01 * torch.arange(parameter.numel()).view_as(
+                parameter
+            )
+            parameter.grad = gradient
+            p, g = expected[i], gradient.double().numpy()
+            length, slope = np.linalg.norm(p), np.linalg.norm(g)
+            if length > 0:
+                g = (g + decay * p) * (1e-3 * length / (slope + decay * length + 1e-8))
+            velocities[i] = 0.9 * velocities[i] + g
+            expected[i] = p - 0.5 * velocities[i]
+        optimizer.step()
+    for parameter, wanted in zip(parameters, expected, strict=True):
+        np.testing.assert_allclose(parameter.detach().numpy(), wanted, rtol=2e-5, atol=1e-7)
+
+
+def test_larc_and_lars_part_in_the_fourth_digit_when_the_gradient_is_small() -> None:
+    moved = []
+    for kind in (LARS, LARC):
+        parameter = torch.nn.Parameter(torch.full((2, 2), 1.0))
+        parameter.grad = torch.tensor([[1e-3, -1e-3], [1e-3, 1e-3]])
+        kind([parameter], lr=1.0, weight_decay=1e-6).step()
+        moved.append(1 - parameter.detach()[0, 0].item())
+    # LARS: trust |p| (g + wd p) / |g + wd p| with |p| = 2, |g + wd p| = sqrt(3 * 1.001e-3^2 + .999e-3^2)
+    lars = 1e-3 * 2 * 1.001e-3 / math.sqrt(3 * 1.001e-3**2 + 0.999e-3**2)
+    larc = 1e-3 * 2 * 1.001e-3 / (2e-3 + 1e-6 * 2 + 1e-8)
+    assert moved == pytest.approx([lars, larc], rel=1e-4) and abs(lars / larc - 1) > 3e-4
+
+
+def test_groups_of_other_papers_decay_everything_keep_a_rate_or_slow_down_vectors() -> None:
+    nested = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2), "predictor": torch.nn.Linear(2, 2)})
+    chosen = Optimization(
+        optimizer="sgd",
+        lr=lambda time: 0.2,
+        weight_decay=lambda time: 1e-4,
+        decay_all=True,
+        one_dimension_lr=0.5,
+        constant_lr=0.05,
+        constant_lr_of="predictor",
+    )
+    optimizer = build_optimizer(nested, chosen)  # type: ignore[arg-type]
+    set_schedules(optimizer, chosen, Time(step=0, steps_per_epoch=1, epochs=1))
+    rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert rates == {
+        "normal": (0.2, 1e-4),
+        "no_wd": (0.1, 1e-4),
+        "constant": (0.05, 1e-4),
+        "constant_no_wd": (0.05, 1e-4),
+    }
+    assert isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"] == 0.9

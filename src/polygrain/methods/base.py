@@ -21,16 +21,26 @@ class Optimization:
 
     Args:
         lr: learning rate per step, batch scaling included.
-        weight_decay: per step; parameters with one dimension, and those named `.bias`, never decay.
+        weight_decay: per step; parameters with one dimension, and those named `.bias`, decay only with `decay_all`.
+        decay_all: decay every parameter (MoCo, SimSiam, SwAV).
+        betas: of AdamW.
         patch_embed_lr: multiplier for the patch embedding of a ViT (Mugs: 0.2).
+        one_dimension_lr: multiplier for biases and the parameters of norms (Barlow Twins).
+        constant_lr: a learning rate that stays, for parameters whose name contains `constant_lr_of` (SimSiam's
+            predictor).
         clip: largest norm of a gradient by epoch; None to leave gradients alone.
         clip_each: clip each tensor by its own norm (DINO, Mugs), instead of all by their joint norm.
     """
 
-    optimizer: Literal["adamw", "lars"]
+    optimizer: Literal["adamw", "lars", "larc", "sgd"]
     lr: Schedule
     weight_decay: Schedule
+    decay_all: bool = False
+    betas: tuple[float, float] = (0.9, 0.999)
     patch_embed_lr: float = 1.0
+    one_dimension_lr: float = 1.0
+    constant_lr: float | None = None
+    constant_lr_of: str = ""
     clip: Schedule | None = None
     clip_each: bool = False
 
@@ -46,6 +56,8 @@ class Method(nn.Module):
         teacher_sees: likewise for the teacher, without gradient; the same request may serve both.
         momentum: schedule of the teacher's momentum; needed with a teacher.
         apart: one backbone pass per view, so that BatchNorm statistics are per view, instead of one per size.
+        teacher_first: the teacher moves before it encodes, towards the weights of before the step (MoCo v2, MoCo-v3,
+            PCL), instead of after the step.
     """
 
     def __init__(
@@ -58,6 +70,7 @@ class Method(nn.Module):
         teacher_sees: Sequence[Crops] = (),
         momentum: Schedule | None = None,
         apart: bool = False,
+        teacher_first: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -66,6 +79,8 @@ class Method(nn.Module):
         self.student_sees, self.teacher_sees = tuple(student_sees), tuple(teacher_sees)
         self.momentum = momentum
         self.apart = apart
+        self.teacher_first = teacher_first
+        self._moved_at = -1  # the step at which a teacher that moves first has moved
         self.seen: tuple[Encoding, ...] = ()  # the newest large views as the exported network saw them, detached
         for name, objective in objectives.items():
             self.add(name, objective, weights[name])
@@ -103,6 +118,9 @@ class Method(nn.Module):
 
     def forward(self, views: Mapping[str, Sequence[View]], time: Time) -> dict[str, Tensor]:
         """Unweighted terms as "objective/term", each objective's weighted sum in "loss"."""
+        if self.teacher_first and self.training and time.step != self._moved_at:  # once, however many batches add up
+            self._moved_at = time.step
+            self._move_teachers(time)
         teacher: list[Encoding] = []
         if isinstance(self.encoder, StudentTeacher):
             with torch.no_grad():
@@ -131,6 +149,11 @@ class Method(nn.Module):
 
     def update_teachers(self, time: Time) -> None:
         """Once per optimizer step, after it; `time` is that of the step just taken."""
+        if not self.teacher_first:
+            self._move_teachers(time)
+
+    @torch.no_grad()
+    def _move_teachers(self, time: Time) -> None:
         if isinstance(self.encoder, StudentTeacher) and self.momentum is not None:
             momentum = self.momentum(time)
             self.encoder.update(momentum)
