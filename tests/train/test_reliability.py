@@ -327,3 +327,20 @@ def test_shared_memory_that_is_too_small_is_told_before_training(
     with pytest.raises(ValueError, match=r"4 workers keep up to 4 MiB .* has 1 MiB free; take --workers 1"):
         check_shared_memory(views, 80, 4, tmp_path)  # 4 workers x 4 batches x 80 x 3,072 bytes = 3.75 MiB
     check_shared_memory(views, 80, 1, tmp_path)
+
+
+def test_a_folder_that_vanishes_under_a_run_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Method.forward
+
+    def vanishing(self: Method, views: Any, now: Any) -> dict[str, Tensor]:
+        if now.step == 4:
+            shutil.rmtree(tmp_path / "run")
+        return forward(self, views, now)
+
+    run(tmp_path / "undisturbed")
+    monkeypatch.setattr(Method, "forward", vanishing)
+    run(tmp_path / "run")
+    assert same(newest(tmp_path / "undisturbed")["method"], newest(tmp_path / "run")["method"])
+    assert (tmp_path / "run" / "backbone.safetensors").exists()
+    records = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "loss" in record] == [5, 6]
