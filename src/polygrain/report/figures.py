@@ -54,7 +54,9 @@ def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, 
             width, alpha = (1.0, 0.3) if smooth else (1.6, 1.0)
             axes.plot(steps, values, color=colour, linewidth=width, alpha=alpha, marker="o" if len(steps) == 1 else "")
             if smooth:
-                axes.plot(steps, running_mean(values), color=colour, linewidth=1.6)
+                mean = running_mean(values)
+                left_out = (len(values) - len(mean)) // 2
+                axes.plot(steps[left_out : left_out + len(mean)], mean, color=colour, linewidth=1.6)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.margins(y=0.08)
@@ -69,11 +71,13 @@ def line_chart(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, 
 
 
 def running_mean(values: Sequence[float]) -> NDArray[np.float64]:
-    """Mean over a window of a tenth of the values around each; near the ends the window narrows, evenly."""
-    place = np.arange(len(values))
-    reach = np.minimum(len(values) // 20, np.minimum(place, place[::-1]))
+    """Mean over a window of a tenth of the values around each that has so many: fewer come out than go in.
+
+    A narrower window near the ends would end every curve in a spike of noise.
+    """
+    reach = len(values) // 20
     sums = np.concatenate([[0.0], np.cumsum(values)])
-    return np.asarray((sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1))
+    return np.asarray((sums[2 * reach + 1 :] - sums[: len(values) - 2 * reach]) / (2 * reach + 1))
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
