@@ -141,7 +141,10 @@ def kill_one_run(
         if wanted is not None:
             time.sleep(rng.uniform(0, 0.02))
         moments[PHASES[phase[0]]] += 1
-        os.killpg(pid, signal.SIGKILL)
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has no group of its own yet
+            os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     wait(start(method, out, workers, images, phase))
     return out, moments
