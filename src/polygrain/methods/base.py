@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from polygrain.objectives.base import DeadValue, Objective
+from polygrain.objectives.base import DeadValue, Embed, Objective
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import RunLength, Schedule, Time
@@ -142,6 +142,16 @@ class Method(nn.Module):
         if self.apart:
             return [encoder(view) for view in views]
         return encode_by_size(encoder, views)
+
+    def prepare(self, images: int) -> None:
+        """Gives objectives that remember every image room for so many."""
+        for objective in self._terms():
+            objective.prepare(images)
+
+    def start_epoch(self, time: Time, embed: Embed) -> None:
+        """Once per epoch, before its first step, on all ranks together; what it finds is kept in buffers."""
+        for objective in self._terms():
+            objective.start_epoch(time, embed)
 
     def after_backward(self, time: Time) -> None:
         for objective in self._terms():

@@ -1,8 +1,8 @@
 """What an objective is."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -21,6 +21,22 @@ class DeadValue(NamedTuple):
     high: float
     meaning: str  # continues "X is Y: "
     mend: str  # what to change
+
+
+class Embed(Protocol):
+    """Vectors of all images of the data set, in its order, the same on all ranks; made when it is called."""
+
+    def __call__(
+        self, project: Callable[[Tensor], Tensor], *, crops: str | None = None, teacher: bool = False
+    ) -> Tensor:
+        """(V, images, out) float32, without gradient.
+
+        Args:
+            project: from pooled vectors (B, D) to (B, out), per view.
+            crops: the method's request whose V random crops of this epoch are seen, by the network as it trains; by
+                default the one centred crop, in evaluation mode.
+            teacher: by the teacher instead of the student.
+        """
 
 
 class Objective(nn.Module):
@@ -51,6 +67,12 @@ class Objective(nn.Module):
     def refuses(self, student: Sequence[Crops], teacher: Sequence[Crops]) -> str | None:
         """Why this objective cannot judge a method whose networks see these crops; None if it can."""
         return None
+
+    def prepare(self, images: int) -> None:
+        """Called once, before training and before a state is loaded, with the number of images in the data set."""
+
+    def start_epoch(self, time: Time, embed: Embed) -> None:
+        """Called before the first step of each epoch; not again when a run resumes in the middle of one."""
 
     def after_backward(self, time: Time) -> None:
         """Called between backward and the optimizer, for example to drop gradients of frozen prototypes."""
