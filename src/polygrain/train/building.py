@@ -22,6 +22,7 @@ from polygrain.parts.batch_norm import synchronise_batch_norm
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.schedules import RunLength, Time
 from polygrain.train.alarm import FEATURES, Alarm
+from polygrain.train.embedding import Embedder
 from polygrain.train.keeping import Keeper
 from polygrain.train.launching import say
 from polygrain.train.loader import load
@@ -129,6 +130,7 @@ def start(
     method = recipe.build(encoder)
     if local is not None and local.weight > 0:
         local.add_to(method)
+    method.prepare(len(images))
     for crops in method.crops:
         encoder.check_size(crops.size)
     check_batch(method, order)
@@ -174,6 +176,7 @@ def start(
             },
         )
 
+    views = ViewBatches(images, method.crops, seed=settings.seed, normalisation=normalisation)
     log = Log(folder, stop, length.step, settings.loggers, active=fabric.global_rank == 0)
     return Run(
         folder=folder,
@@ -184,7 +187,7 @@ def start(
         optimization=optimization,
         order=order,
         batches=load(
-            ViewBatches(images, method.crops, seed=settings.seed, normalisation=normalisation),
+            views,
             order,
             start_step=length.step,
             stop_step=stop,
@@ -192,6 +195,14 @@ def start(
             timeout=settings.worker_timeout_seconds,
             max_bad_fraction=settings.max_bad_fraction,
             cuda=fabric.device.type == "cuda",
+        ),
+        embedder=Embedder(
+            method=method,
+            views=views,
+            fabric=fabric,
+            batch_size=settings.batch_size // settings.accumulate,
+            workers=workers,
+            timeout=settings.worker_timeout_seconds,
         ),
         probe=probe,
         log=log,

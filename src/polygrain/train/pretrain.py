@@ -4,6 +4,7 @@ import hashlib
 import json
 import time as clock
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from polygrain.data.batch import Batch
 from polygrain.methods.base import Method, Optimization
 from polygrain.schedules import Time
 from polygrain.train.alarm import Alarm, not_finite
+from polygrain.train.embedding import Embedder
 from polygrain.train.gauges import feature_gauges
 from polygrain.train.keeping import Keeper
 from polygrain.train.logging import Log
@@ -41,6 +43,7 @@ class Run(NamedTuple):
     optimization: Optimization
     order: Order
     batches: Iterator[Batch]  # from start_step on
+    embedder: Embedder
     probe: Probe | None
     log: Log
     alarm: Alarm
@@ -85,6 +88,9 @@ def _train(run: Run, request: StopRequest) -> dict[str, float]:
         time = run.length._replace(step=step)
         set_schedules(run.optimizer, run.optimization, time)
         seed_everything(run.order.seed, step, run.fabric.global_rank)
+        if step % time.steps_per_epoch == 0:
+            run.pulse.at(step, "measuring")
+            run.method.start_epoch(time, partial(run.embedder, epoch=time.epoch))
         run.optimizer.zero_grad(set_to_none=True)
         state_before = [buffer.clone() for buffer in run.method.buffers()] if run.keep_going else []
         images = []
