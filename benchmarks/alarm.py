@@ -20,7 +20,6 @@ import torch
 
 from polygrain.data.images import Images
 from polygrain.data.sources import open_images
-from polygrain.methods.adding import LocalSettings
 from polygrain.parts.encoder import Encoder
 from polygrain.train.alarm import FEATURES
 from polygrain.train.settings import PretrainSettings
@@ -102,7 +101,7 @@ def run(kind: str, more: dict[str, Any], images: Images, seed: int, steps: int, 
     )
     options = {**options, **{name: value for name, value in more.items() if name not in known}}
     try:
-        pretrain(settings, options, LocalSettings(weight=local, width=64), images)
+        pretrain(settings, options, {"local": {"weight": local, "width": 64}}, images)
     except Dead as dead:
         return str(dead)
     return ""

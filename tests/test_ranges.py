@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import pytest
 
 from polygrain.methods import METHODS
-from polygrain.methods.adding import LocalSettings
+from polygrain.methods.adding import ADDABLE
 from polygrain.ranges import COUNT, PART, POSITIVE, check_ranges
 from polygrain.train.settings import PretrainSettings
 
@@ -42,7 +42,7 @@ def test_numbers_at_their_bounds_and_none_pass() -> None:
     assert Example(count=None, scale=(1.0, 1.0)).count is None
 
 
-@pytest.mark.parametrize("settings", [*METHODS.values(), LocalSettings, PretrainSettings])
+@pytest.mark.parametrize("settings", [*METHODS.values(), *ADDABLE.values(), PretrainSettings])
 def test_no_number_of_any_setting_may_be_nan_and_none_that_counts_may_be_negative(settings: type) -> None:
     given = {"data": "d", "out": "o"} if settings is PretrainSettings else {}
     for field in dataclasses.fields(settings):

@@ -96,7 +96,14 @@ def pretrain(arguments: list[str]) -> None:
     recipe = read_recipe(arguments)
     name = method_named(arguments, configurations) or recipe.get("method", PretrainSettings.method)
     parser = pretrain_parser(name)
-    for group in (name, "local"):
+
+    from polygrain.distributed import rank
+    from polygrain.methods import METHODS
+    from polygrain.methods.adding import ADDABLE
+    from polygrain.train.setup import pretrain as run
+
+    arguments = listed(arguments, "without")
+    for group in (name, *ADDABLE):
         if option(arguments, group) or any(not isinstance(c.get(group, {}), dict) for c in configurations):
             raise ValueError(f"{group} holds options; give them as --{group}.NAME, or by name in a file for --config")
     given = parser.parse_args(arguments, defaults=False).as_dict()
@@ -105,19 +112,36 @@ def pretrain(arguments: list[str]) -> None:
         parser.parse_object({"data": "", "out": "", **recipe}, defaults=False)  # refuses what it does not know
         given = merge({"scale": "paper", **recipe}, given)
 
-    from polygrain.distributed import rank
-    from polygrain.methods import METHODS
-    from polygrain.methods.adding import LocalSettings
-    from polygrain.train.setup import pretrain as run
-
     method = given.pop(name, {})
     METHODS[name](**method)  # refuses what is out of range before any data is touched
-    local = LocalSettings(**given.pop("local", {}))
-    result = run(PretrainSettings(**given), method, local)
+    named = words(options_of(arguments, "add") or [given.pop("add", "")])
+    given.pop("add", None)
+    for unknown in {*named} - {*ADDABLE}:
+        near = difflib.get_close_matches(unknown, ADDABLE, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"what can be added is {', '.join(ADDABLE)}"
+        raise ValueError(f"cannot add {unknown!r}; {hint}")
+    added = {objective: given.pop(objective, {}) for objective in ADDABLE if objective in named or objective in given}
+    for objective, values in added.items():
+        ADDABLE[objective](**values)  # likewise
+    result = run(PretrainSettings(**given), method, added)
     if rank() > 0:
         return
     probe = "  ".join(f"{key} {value:.2%}" for key, value in result.record.items() if key.startswith("probe/"))
     print(f"Trained backbone: {result.out / 'backbone.safetensors'}" + (f"  ({probe})" if probe else ""))
+
+
+def words(values: Sequence[str]) -> list[str]:
+    """What stands between commas, in all of the values."""
+    return [word.strip() for value in values for word in value.split(",") if word.strip()]
+
+
+def listed(arguments: Sequence[str], name: str) -> list[str]:
+    """The arguments, with an option that may be given several times, or with commas, as one list."""
+    found = options_of(arguments, name)
+    if not found or found[0].startswith("["):
+        return [*arguments]
+    rest = [argument for argument in arguments if not argument.startswith(f"--{name}=")]
+    return [*rest, f"--{name}=[{', '.join(words(found))}]"]
 
 
 def configuration_of_run(arguments: Sequence[str]) -> list[str]:
@@ -132,9 +156,9 @@ def configuration_of_run(arguments: Sequence[str]) -> list[str]:
 def pretrain_parser(method: str | None) -> Parser:
     """Options of a run, and those of the method where one is named."""
     more = (
-        "Options of a method and of the local objective: polygrain pretrain --method NAME --help."
+        "Options of a method and of objectives to add: polygrain pretrain --method NAME --help."
         if method is None
-        else f"Options of {method} and of the local objective stand at the end."
+        else f"Options of {method} and of objectives to add stand at the end; naming one of these adds its objective."
     )
     parser = Parser(
         prog="polygrain pretrain",
@@ -143,14 +167,16 @@ def pretrain_parser(method: str | None) -> Parser:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options.")
     parser.add_argument("--recipe", type=str, help="A published run, such as mugs-vits16-100ep; implies --scale paper.")
+    parser.add_argument("--add", type=str, help="Objectives to add to the method: local, group ..., with commas.")
     parser.add_class_arguments(PretrainSettings)
     if method is not None:
         from polygrain.methods import METHODS
-        from polygrain.methods.adding import LocalSettings
+        from polygrain.methods.adding import ADDABLE
 
         check_method(method)
         parser.add_class_arguments(METHODS[method], method)
-        parser.add_class_arguments(LocalSettings, "local")
+        for name, settings in ADDABLE.items():
+            parser.add_class_arguments(settings, name)
     return parser
 
 
@@ -284,7 +310,7 @@ def methods(arguments: list[str]) -> None:
         return
     for known, settings in METHODS.items():
         print(f"  {known:<10} {(settings.__doc__ or '').splitlines()[0]}")
-    print("Add the local objective to any of them with --local.weight 0.25; `polygrain methods NAME` shows values.")
+    print("Objectives are added with --add local, left out with --without NAME; `polygrain methods NAME` shows values.")
 
 
 def verify(arguments: list[str]) -> None:

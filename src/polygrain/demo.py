@@ -17,7 +17,6 @@ from polygrain.evaluate.features import ImageFeatures, extract
 from polygrain.evaluate.knn import knn_scores
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.segment import Segmented, segmentation_probe
-from polygrain.methods.adding import LocalSettings
 from polygrain.objectives.local import Local
 from polygrain.parts.encoder import Encoder
 from polygrain.report.curves import curves, read_log
@@ -64,7 +63,7 @@ METHOD = {
     "base_lr": 4e-3,
     "patch_embed_lr": 1.0,
 }
-LOCAL = LocalSettings(weight=0.05, width=128)
+ADDED = {"local": {"weight": 0.05, "width": 128}}
 EPOCHS, BATCH = 7, 32
 
 
@@ -87,7 +86,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Mapping[str, Mapping[str, float]]:
     say("Training with Mugs and the local objective, without labels")
     settings = demo_settings(out / "run", seed)
     before = untrained(settings)
-    result = pretrain(settings, METHOD, LOCAL, unlabelled)
+    result = pretrain(settings, METHOD, ADDED, unlabelled)
 
     say("Measuring")
     encoders: dict[str, Encoder | RawPixels] = {

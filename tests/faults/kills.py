@@ -26,7 +26,6 @@ from typing import Any
 import torch
 
 from polygrain.data.scenes import Scenes
-from polygrain.methods.adding import LocalSettings
 from polygrain.train import checkpoints
 from polygrain.train.ranks import Pulse
 from polygrain.train.settings import PretrainSettings
@@ -83,7 +82,7 @@ def start(method: str, out: Path, workers: int, images: Scenes, phase: mmap.mmap
 
         Pulse.at = at  # type: ignore[method-assign]
         weight = RUNS[method][2]
-        pretrain(settings(method, out, workers), RUNS[method][1], LocalSettings(weight=weight, width=16), images)
+        pretrain(settings(method, out, workers), RUNS[method][1], {"local": {"weight": weight, "width": 16}}, images)
         code = 0
     except Stopped as stopped:
         traceback.print_exc()

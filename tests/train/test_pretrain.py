@@ -8,7 +8,6 @@ import yaml
 from torch import Tensor
 
 from polygrain.data.scenes import Scenes
-from polygrain.methods.adding import LocalSettings
 from polygrain.train.building import untrained
 from polygrain.train.settings import PretrainSettings
 from polygrain.train.setup import Result, pretrain
@@ -38,7 +37,7 @@ def run(out: Path, method: dict[str, Any] | None = None, local: float = 0.0, **s
         encoder_args=ENCODER,
         **{"epochs": 2, "batch_size": 8, "workers": 0, "log_every": 1, "threads": 1, **settings},
     )
-    return pretrain(chosen, {**MUGS, **(method or {})}, LocalSettings(weight=local, width=16), Scenes(24, size=40))
+    return pretrain(chosen, {**MUGS, **(method or {})}, {"local": {"weight": local, "width": 16}}, Scenes(24, size=40))
 
 
 def weights(result: Result) -> dict[str, Tensor]:

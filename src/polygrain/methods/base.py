@@ -1,7 +1,8 @@
 """What a method is: which views each network sees, and which objectives judge what comes out."""
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -12,7 +13,7 @@ from polygrain.objectives.base import DeadValue, Embed, Objective
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import RunLength, Schedule, Time
-from polygrain.views import Crops, Encoding, View
+from polygrain.views import Crops, Encoding, View, join
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,7 @@ class Method(nn.Module):
         apart: one backbone pass per view, so that BatchNorm statistics are per view, instead of one per size.
         teacher_first: the teacher moves before it encodes, towards the weights of before the step (MoCo v2, MoCo-v3,
             PCL), instead of after the step.
+        mask: changes what is hidden in the student's views once the teacher has seen its own (MST).
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Method(nn.Module):
         momentum: Schedule | None = None,
         apart: bool = False,
         teacher_first: bool = False,
+        mask: Callable[[Sequence[View], Sequence[Encoding]], Sequence[View]] | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -80,6 +83,8 @@ class Method(nn.Module):
         self.momentum = momentum
         self.apart = apart
         self.teacher_first = teacher_first
+        self.mask = mask
+        self.exports_teacher = isinstance(encoder, StudentTeacher)
         self._moved_at = -1  # the step at which a teacher that moves first has moved
         self.seen: tuple[Encoding, ...] = ()  # the newest large views as the exported network saw them, detached
         for name, objective in objectives.items():
@@ -96,8 +101,19 @@ class Method(nn.Module):
 
     @property
     def backbone(self) -> Encoder:
-        """The encoder to evaluate and export: the teacher where there is one."""
-        return self.encoder.teacher if isinstance(self.encoder, StudentTeacher) else self.encoder
+        """The encoder to evaluate and export: the method's own teacher where it has one."""
+        if isinstance(self.encoder, StudentTeacher) and self.exports_teacher:
+            return self.encoder.teacher
+        return self.student
+
+    @property
+    def large_views(self) -> int:
+        """How many of the student's views have the largest size."""
+        return sum(crops.count for crops in self._large_crops())
+
+    def _large_crops(self) -> tuple[Crops, ...]:
+        largest = max(crops.size for crops in self.student_sees)
+        return tuple(crops for crops in self.student_sees if crops.size == largest)
 
     def add(self, name: str, objective: Objective, weight: float = 1.0) -> None:
         """Adds a term to the loss.
@@ -116,6 +132,36 @@ class Method(nn.Module):
         self.objectives[name] = objective
         self.weights[name] = weight
 
+    def remove(self, name: str) -> None:
+        """Leaves a term out of the loss; weights that add up to 1 (Mugs, VICRegL) still do afterwards.
+
+        Raises:
+            ValueError: when there is no such term, or no other.
+        """
+        if name not in self.objectives:
+            raise ValueError(f"cannot leave out {name!r}: the objectives of this method are {', '.join(self.weights)}")
+        if len(self.objectives) == 1:
+            raise ValueError(f"cannot leave out {name!r}: it is the only objective of this method")
+        is_mean = math.isclose(sum(self.weights.values()), 1)
+        del self.objectives[name], self.weights[name]
+        if is_mean:
+            total = sum(self.weights.values())
+            self.weights = {other: weight / total for other, weight in self.weights.items()}
+
+    def with_teacher(self, momentum: Schedule) -> StudentTeacher[Encoder]:
+        """The encoder with its teacher; where there is none, one that sees the student's large crops is made.
+
+        A made teacher serves objectives that are added. The method's own objectives do without it, it moves after each
+        optimizer step, and what is exported remains the student.
+
+        Args:
+            momentum: schedule of the share of a made teacher that stays at each step.
+        """
+        if not isinstance(self.encoder, StudentTeacher):
+            self.encoder = StudentTeacher(self.encoder)
+            self.teacher_sees, self.momentum = self._large_crops(), momentum
+        return self.encoder
+
     def forward(self, views: Mapping[str, Sequence[View]], time: Time) -> dict[str, Tensor]:
         """Unweighted terms as "objective/term", each objective's weighted sum in "loss"."""
         if self.teacher_first and self.training and time.step != self._moved_at:  # once, however many batches add up
@@ -127,8 +173,9 @@ class Method(nn.Module):
                 teacher = self._encode(
                     self.encoder.teacher, [v for crops in self.teacher_sees for v in views[crops.name]]
                 )
-        student = self._encode(self.student, [v for crops in self.student_sees for v in views[crops.name]])
-        self.seen = tuple(e.detach() for e in (teacher or student)[:2])
+        seen: Sequence[View] = [v for crops in self.student_sees for v in views[crops.name]]
+        student = self._encode(self.student, seen if self.mask is None else self.mask(seen, teacher))
+        self.seen = tuple(e.detach() for e in (teacher if self.exports_teacher else student)[:2])
         terms: dict[str, Tensor] = {}
         loss: Tensor | float = 0.0
         for name, objective in self.objectives.items():
@@ -195,12 +242,12 @@ def encode_by_size(encoder: Encoder, views: Sequence[View]) -> list[Encoding]:
     encodings: dict[int, Encoding] = {}
     for size in dict.fromkeys(sizes):
         members = [i for i, s in enumerate(sizes) if s == size]
-        joined = View(*(torch.cat(fields) for fields in zip(*(views[i] for i in members), strict=True)))
-        seen = encoder(joined)
+        seen = encoder(join([views[i] for i in members]))
         counts = [views[i].pixels.shape[0] for i in members]
-        parts = zip(*(field.split(counts) for field in seen[1:]), strict=True)
-        for i, (pooled, patches, centres, unnormed) in zip(members, parts, strict=True):
-            encodings[i] = Encoding(views[i], pooled, patches, centres, unnormed)
+        none = [None] * len(members)
+        parts = zip(*(none if field is None else field.split(counts) for field in seen[1:]), strict=True)
+        for i, fields in zip(members, parts, strict=True):
+            encodings[i] = Encoding(views[i], *fields)
     return [encodings[i] for i in range(len(views))]
 
 

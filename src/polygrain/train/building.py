@@ -15,7 +15,7 @@ from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.data.recipes import switched_off_in
 from polygrain.data.sources import Images
 from polygrain.methods import METHODS
-from polygrain.methods.adding import LocalSettings
+from polygrain.methods.adding import ADDABLE, Addition, mix
 from polygrain.methods.base import Method, Settings
 from polygrain.objectives.base import Objective
 from polygrain.parts.batch_norm import synchronise_batch_norm
@@ -37,13 +37,18 @@ from polygrain.train.settings import PretrainSettings
 from polygrain.weights.backbone import save_backbone
 from polygrain.weights.starting import start_from
 
+Values = dict[str, dict[str, Any]]  # hyperparameters of the method and of what is added to it, by name
+
 
 def resolve(
-    settings: PretrainSettings, given: Mapping[str, Any], images: Images, gpu: bool
-) -> tuple[PretrainSettings, dict[str, Any], list[Choice]]:
-    """Fills in what was left open, and lists what was chosen for the data rather than taken from the paper."""
-    if settings.method not in METHODS:
-        raise ValueError(f"unknown method {settings.method!r}; choose from {', '.join(METHODS)}")
+    settings: PretrainSettings, given: Mapping[str, Mapping[str, Any]], images: Images, gpu: bool
+) -> tuple[PretrainSettings, Values, list[Choice]]:
+    """Fills in what was left open, and lists what was chosen for the data rather than taken from the paper.
+
+    Args:
+        given: hyperparameters that are not open, of the method and of each objective to add, by name.
+    """
+    check_names(settings.method, given)
     facts = look_at(images, gpu)
     run = choose_run(facts, dataclasses.asdict(settings))
     settings = dataclasses.replace(settings, **{choice.name: choice.value for choice in run})
@@ -56,18 +61,44 @@ def resolve(
     if settings.position is None:
         settings = dataclasses.replace(settings, position="dino" if encoder.family == "vit" else "timm")
     if settings.scale == "paper" or facts.images > SMALL:
-        return settings, dict(given), run
-    chosen = choose_method(
-        METHODS[settings.method],
-        facts,
-        batch_size=cast(int, settings.batch_size),
-        epochs=cast(int, settings.epochs),
-        patch=encoder.stride,
-        small_crops=not encoder.has_batch_norm,
-        large_size=given.get("large_size"),
-    )
-    chosen = [choice for choice in chosen if choice.name not in given]
-    return settings, {**{choice.name: choice.value for choice in chosen}, **given}, run + chosen
+        return settings, {name: dict(values) for name, values in given.items()}, run
+    resolved: Values = {}
+    for name, values in given.items():
+        chosen = choose_method(
+            METHODS[name] if name == settings.method else ADDABLE[name],
+            facts,
+            batch_size=cast(int, settings.batch_size),
+            epochs=cast(int, settings.epochs),
+            patch=encoder.stride,
+            small_crops=not encoder.has_batch_norm,
+            large_size=values.get("large_size"),
+        )
+        chosen = [choice for choice in chosen if choice.name not in values]
+        resolved[name] = {**{choice.name: choice.value for choice in chosen}, **values}
+        run += chosen if name == settings.method else [c._replace(name=f"{name}.{c.name}") for c in chosen]
+    return settings, resolved, run
+
+
+def check_names(method: str, given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses a method and objectives to add that nobody knows.
+
+    Raises:
+        ValueError: with the names there are.
+    """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+    for name in given:
+        if name != method and name not in ADDABLE:
+            raise ValueError(f"cannot add {name!r}; what can be added is {', '.join(ADDABLE)}")
+
+
+def recipe_of(settings: PretrainSettings, values: Mapping[str, Mapping[str, Any]]) -> Settings:
+    return METHODS[settings.method](**values[settings.method])
+
+
+def additions(settings: PretrainSettings, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Addition]:
+    """What is to be added, by name."""
+    return {name: ADDABLE[name](**given) for name, given in values.items() if name != settings.method}
 
 
 def with_normalisation(settings: PretrainSettings, images: Images) -> tuple[PretrainSettings, list[Choice]]:
@@ -101,8 +132,7 @@ def encoder_settings(settings: PretrainSettings, pretrained: bool) -> EncoderSet
 
 def start(
     settings: PretrainSettings,
-    recipe: Settings,
-    local: LocalSettings | None,
+    values: Mapping[str, Mapping[str, Any]],
     images: Images,
     fabric: Fabric,
     workers: int,
@@ -112,6 +142,7 @@ def start(
     """Builds the networks, the same on every rank, and fills them with the state to resume from, if there is one.
 
     Args:
+        values: hyperparameters of the method and of what is added to it, by name.
         saved: stored in each checkpoint.
         state: of the checkpoint to resume from.
     """
@@ -127,9 +158,9 @@ def start(
     )
     length = Time(step=0, steps_per_epoch=order.steps_per_epoch, epochs=settings.epochs)
     encoder = untrained(settings)
+    recipe = recipe_of(settings, values)
     method = recipe.build(encoder)
-    if local is not None and local.weight > 0:
-        local.add_to(method)
+    mix(method, [*additions(settings, values).values()], settings.without)
     method.prepare(len(images))
     for crops in method.crops:
         encoder.check_size(crops.size)
@@ -251,16 +282,17 @@ def untrained(settings: PretrainSettings) -> Encoder:
     return Encoder(encoder_settings(settings, pretrained=False))
 
 
-def config(settings: PretrainSettings, values: Mapping[str, Any], local: LocalSettings | None) -> dict[str, Any]:
+def config(settings: PretrainSettings, values: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The resolved choices, as `--config` reads them."""
     resolved = {
         **dataclasses.asdict(settings),
-        settings.method: dataclasses.asdict(cast(Any, METHODS[settings.method](**values))),
+        settings.method: dataclasses.asdict(cast(Any, recipe_of(settings, values))),
         "resume": False,
         "stop_after_steps": None,
     }
-    if local is not None and local.weight > 0:
-        resolved["local"] = dataclasses.asdict(local)
+    for name, addition in additions(settings, values).items():
+        if addition.weight > 0:
+            resolved[name] = dataclasses.asdict(cast(Any, addition))
     return cast(dict[str, Any], _plain(resolved))
 
 

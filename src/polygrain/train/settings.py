@@ -17,6 +17,7 @@ class PretrainSettings:
         quarantine: a list of files to leave out, as `polygrain inspect --quarantine` writes it.
         max_bad_fraction: share of undecodable images above which a run does not start, and above which it ends.
         method: which method to train; `polygrain methods` lists them.
+        without: objectives of the method to leave out, such as `local_group` of Mugs.
         encoder: a ready-made small encoder or any timm ViT, ResNet or ConvNeXt.
         encoder_args: passed on to timm, for example `{"drop_path_rate": 0.1, "img_size": 64, "patch_size": 8}`.
         position: how a ViT's position codes are resized for other crop sizes: `dino` (default, as DINO and Mugs) or
@@ -62,6 +63,7 @@ class PretrainSettings:
     quarantine: str | None = None
     max_bad_fraction: float = 0.01
     method: str = "mugs"
+    without: tuple[str, ...] = ()
     encoder: str | None = None
     encoder_args: Mapping[str, Any] = field(default_factory=dict[str, Any])
     position: Literal["dino", "timm"] | None = None

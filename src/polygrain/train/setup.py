@@ -11,8 +11,6 @@ from lightning_fabric import Fabric
 from polygrain.data.inspection import inspect_images
 from polygrain.data.quarantine import leave_out
 from polygrain.data.sources import Images, open_images
-from polygrain.methods import METHODS
-from polygrain.methods.adding import LocalSettings
 from polygrain.methods.base import Method
 from polygrain.parts.encoder import Encoder
 from polygrain.train import checkpoints
@@ -42,14 +40,14 @@ class Result(NamedTuple):
 def pretrain(
     settings: PretrainSettings,
     method: Mapping[str, Any] | None = None,
-    local: LocalSettings | None = None,
+    added: Mapping[str, Mapping[str, Any]] | None = None,
     images: Images | None = None,
 ) -> Result:
     """Trains a backbone on unlabelled images and writes it to `settings.out`.
 
     Args:
         method: hyperparameters of `settings.method` that differ from the paper's, or from those chosen for the data.
-        local: the local objective to add, with its weight.
+        added: objectives to add, by their names in `ADDABLE`, each with the settings that differ from its defaults.
         images: already opened images, instead of `settings.data`.
 
     Raises:
@@ -59,7 +57,7 @@ def pretrain(
     prepare_folder(folder, settings.resume)
     held = lock(folder) if first_process() else None
     try:
-        return _pretrain(folder, settings, method or {}, local, images)
+        return _pretrain(folder, settings, {settings.method: method or {}, **(added or {})}, images)
     finally:
         if held is not None:
             held.close()
@@ -68,8 +66,7 @@ def pretrain(
 def _pretrain(
     folder: Path,
     settings: PretrainSettings,
-    method: Mapping[str, Any],
-    local: LocalSettings | None,
+    chosen: Mapping[str, Mapping[str, Any]],
     images: Images | None,
 ) -> Result:
     images = open_images(settings.data, settings.channels) if images is None else images
@@ -83,7 +80,10 @@ def _pretrain(
     if state is not None:
         settings = inherit(settings, state["choices"])
 
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in method.items()}
+    given = {
+        name: {field: tuple(value) if isinstance(value, list) else value for field, value in values.items()}
+        for name, values in chosen.items()
+    }
     resolved, values, choices = resolve(settings, given, images, gpu=fabric.device.type == "cuda")
     if choices:
         say(
@@ -91,7 +91,7 @@ def _pretrain(
             f"Chosen for {len(images):,} images (say --scale paper, or name a value, to override):\n{table(choices)}",
         )
     saved = {
-        "choices": config(resolved, values, local),
+        "choices": config(resolved, values),
         "data": {"images": len(images), "fingerprint": images.fingerprint()},
         "circumstances": circumstances(fabric.world_size),
     }
@@ -100,7 +100,7 @@ def _pretrain(
         check_same_images(state["data"], saved["data"])
         if changed := no_longer_exact(state["circumstances"], saved["circumstances"]):
             say(fabric, f"The run continues, but not exact to the last bit: {'; '.join(changed)}")
-    run = start(resolved, METHODS[resolved.method](**values), local, images, fabric, workers, saved, state)
+    run = start(resolved, values, images, fabric, workers, saved, state)
     if fabric.global_rank == 0:
         (folder / "config.yaml").write_text(yaml.safe_dump(saved["choices"], sort_keys=False))
     say(fabric, f"{describe(run.method)}; {len(images):,} images, {run.length.steps:,} steps; run folder {folder}")
