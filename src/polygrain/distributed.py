@@ -76,14 +76,19 @@ def sum_with_gradient(value: Tensor) -> Tensor:
     return total
 
 
-def mean(value: Tensor) -> Tensor:
-    """Mean over ranks, without gradient."""
+def total(value: Tensor) -> Tensor:
+    """Sum over ranks, without gradient."""
     value = value.detach()
     if world_size() == 1:
         return value
     value = value.clone()
     dist.all_reduce(value)
-    return value / world_size()
+    return value
+
+
+def mean(value: Tensor) -> Tensor:
+    """Mean over ranks, without gradient."""
+    return total(value) / world_size()
 
 
 def anywhere(flags: Tensor) -> Tensor:

@@ -49,17 +49,25 @@ def cosine(start: float, end: float) -> Schedule:
     return at
 
 
-def warmup_cosine(peak: float, end: float, warmup_epochs: float) -> Schedule:
+def cosine_by_epoch(start: float) -> Schedule:
+    """Half a cosine from `start` to 0 that stays the same within each epoch (MoCo v2, SimSiam, PCL)."""
+    return lambda time: 0.5 * start * (1 + math.cos(math.pi * time.epoch / time.epochs))
+
+
+def warmup_cosine(peak: float, end: float, warmup_epochs: float, start: float = 0.0) -> Schedule:
     """Learning rate of DINO and Mugs: a warm-up from 0 that reaches the peak, then a cosine that starts at the peak.
 
     The last warm-up step and the first cosine step both have the peak value, and the last step lies slightly
     above `end` (`linspace` with both ends included, then i = 0 .. M-1 of M).
+
+    Args:
+        start: value of the first warm-up step (SwAV: 0.3).
     """
 
     def at(time: Time) -> float:
         warmup = int(warmup_epochs * time.steps_per_epoch)
         if time.step < warmup:
-            return peak * time.step / (warmup - 1) if warmup > 1 else 0.0
+            return start + (peak - start) * time.step / (warmup - 1) if warmup > 1 else start
         done = (time.step - warmup) / max(1, time.steps - warmup)
         return end + 0.5 * (peak - end) * (1 + math.cos(math.pi * min(1.0, done)))
 

@@ -34,12 +34,17 @@ class Recipe:
 
 _BYOL = Recipe(jitter=(0.4, 0.4, 0.2, 0.1), jitter_probability=0.8, gray_probability=0.2)
 _ALWAYS_BLURRED = replace(_BYOL, blur_probability=1.0)
+_MOCO = Recipe(jitter=(0.4, 0.4, 0.4, 0.1), jitter_probability=0.8, gray_probability=0.2, blur_probability=0.5)
 _SOMETIMES_SOLARISED = replace(_BYOL, blur_probability=0.1, solarise_probability=0.2)
 
 RECIPES = {
     # BYOL, arXiv:2006.07733, app. B; VICReg, VICRegL and Barlow Twins are identical
     "byol_a": _ALWAYS_BLURRED,
     "byol_b": _SOMETIMES_SOLARISED,
+    # MoCo v2, arXiv:2003.04297; SimSiam and PCL v2 are identical
+    "moco2": _MOCO,
+    # SwAV, arXiv:2006.09882, and DeepCluster-v2: colours as SimCLR
+    "swav": replace(_MOCO, jitter=(0.8, 0.8, 0.8, 0.2)),
     # DINO, arXiv:2104.14294, and the weak crops of Mugs
     "dino_1": _ALWAYS_BLURRED,
     "dino_2": _SOMETIMES_SOLARISED,

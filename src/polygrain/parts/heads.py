@@ -21,11 +21,15 @@ def mlp(
     norm: Norm | None = None,
     bias: bool = True,
     last_bias: bool = True,
+    last_norm: bool = False,
 ) -> nn.Sequential:
     """Linear layers of the given widths with norm and activation between them; takes (..., widths[0]).
 
     The modules are numbered as in the authors' code (Linear, norm if any, activation, ...), so that keys of
     released checkpoints name the same layers.
+
+    Args:
+        last_norm: BatchNorm without gain and offset after the last layer (SimSiam, MoCo-v3).
     """
     layers: list[nn.Module] = []
     pairs = list(itertools.pairwise(widths))
@@ -35,6 +39,8 @@ def mlp(
             layers.append(NORMS[norm](wide))
         layers.append(ACTIVATIONS[activation]())
     layers.append(nn.Linear(*pairs[-1], bias=last_bias))
+    if last_norm:
+        layers.append(nn.BatchNorm1d(widths[-1], affine=False))
     return nn.Sequential(*layers)
 
 
