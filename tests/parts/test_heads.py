@@ -3,7 +3,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from polygrain.parts.heads import Prototypes, mlp, truncated_normal_init
+from polygrain.parts.heads import Prototypes, mlp, normal_init, truncated_normal_init
 
 
 def test_layers_are_numbered_as_in_released_checkpoints() -> None:
@@ -41,3 +41,19 @@ def test_prototypes_have_the_length_of_their_gain_whatever_their_weights() -> No
 
 def test_fixed_norms_are_not_trained() -> None:
     assert [name for name, p in Prototypes(6, 9, fixed_norm=True).named_parameters() if p.requires_grad] == ["weight_v"]
+
+
+def test_the_last_batch_norm_has_gain_and_offset_as_asked_for() -> None:
+    kinds = {"batch": ["3.weight", "3.bias"], "without_offset": ["3.weight"], "without_affine": []}
+    for last_norm, trained in kinds.items():
+        layers = mlp((4, 5, 3), activation="relu", last_norm=last_norm, bias=False, last_bias=False)  # type: ignore[arg-type]
+        assert [name for name, p in layers.named_parameters() if p.requires_grad] == ["0.weight", "2.weight", *trained]
+        outputs = layers(torch.randn(64, 4, generator=torch.Generator().manual_seed(0)))
+        torch.testing.assert_close(outputs.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def test_normal_init_gives_the_deviation_asked_for_and_no_bias() -> None:
+    torch.manual_seed(0)
+    layers = mlp((100, 200, 100), activation="relu")
+    normal_init(layers, 0.01)
+    assert abs(layers[2].weight.std() - 0.01) < 3e-4 and layers[2].bias.abs().max() == 0

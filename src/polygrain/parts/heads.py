@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 Activation = Literal["gelu", "relu"]
 Norm = Literal["batch", "layer"]
+LastNorm = Literal["batch", "without_offset", "without_affine"]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
