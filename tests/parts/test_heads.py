@@ -44,7 +44,7 @@ def test_fixed_norms_are_not_trained() -> None:
 
 
 def test_the_last_batch_norm_has_gain_and_offset_as_asked_for() -> None:
-    kinds = {"batch": ["3.weight", "3.bias"], "without_offset": ["3.weight"], "without_affine": []}
+    kinds = {"gain": ["3.weight"], "plain": [], True: []}
     for last_norm, trained in kinds.items():
         layers = mlp((4, 5, 3), activation="relu", last_norm=last_norm, bias=False, last_bias=False)  # type: ignore[arg-type]
         assert [name for name, p in layers.named_parameters() if p.requires_grad] == ["0.weight", "2.weight", *trained]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 Activation = Literal["gelu", "relu"]
 Norm = Literal["batch", "layer"]
-LastNorm = Literal["batch", "without_offset", "without_affine"]
+LastNorm = Literal["plain", "gain"]
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
@@ -22,7 +22,7 @@ def mlp(
     norm: Norm | None = None,
     bias: bool = True,
     last_bias: bool = True,
-    last_norm: bool = False,
+    last_norm: bool | LastNorm = False,
 ) -> nn.Sequential:
     """Linear layers of the given widths with norm and activation between them; takes (..., widths[0]).
 
@@ -30,7 +30,8 @@ def mlp(
     released checkpoints name the same layers.
 
     Args:
-        last_norm: BatchNorm without gain and offset after the last layer (SimSiam, MoCo-v3).
+        last_norm: BatchNorm after the last layer: "plain", without gain and offset (SimSiam, MoCo-v3), which True
+            is too, or with a "gain" and no offset (SimCLR).
     """
     layers: list[nn.Module] = []
     pairs = list(itertools.pairwise(widths))
@@ -41,8 +42,20 @@ def mlp(
         layers.append(ACTIVATIONS[activation]())
     layers.append(nn.Linear(*pairs[-1], bias=last_bias))
     if last_norm:
-        layers.append(nn.BatchNorm1d(widths[-1], affine=False))
+        layers.append(nn.BatchNorm1d(widths[-1], affine=last_norm == "gain"))
+        if last_norm == "gain":
+            layers[-1].bias.requires_grad_(False)  # stays 0
     return nn.Sequential(*layers)
+
+
+@torch.no_grad()
+def normal_init(module: nn.Module, std: float = 0.01) -> None:
+    """Weights of every Linear from a normal of this std, biases 0 (SimCLR)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=std)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
 
 @torch.no_grad()
