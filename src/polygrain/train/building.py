@@ -70,7 +70,7 @@ def resolve(
             batch_size=cast(int, settings.batch_size),
             epochs=cast(int, settings.epochs),
             patch=encoder.stride,
-            small_crops=not encoder.has_batch_norm,
+            small_crops=name == settings.method and not encoder.has_batch_norm,
             large_size=values.get("large_size"),
         )
         chosen = [choice for choice in chosen if choice.name not in values]
