@@ -43,6 +43,11 @@ RECIPES = {
     "byol_b": _SOMETIMES_SOLARISED,
     # MoCo v2, arXiv:2003.04297; SimSiam and PCL v2 are identical
     "moco2": _MOCO,
+    # SimCLR, arXiv:2002.05709, app. A
+    "simclr": replace(_MOCO, jitter=(0.8, 0.8, 0.8, 0.2)),
+    # MoCo-v3, arXiv:2104.02057: BYOL's, mirrored last, which changes nothing
+    "moco3_a": _ALWAYS_BLURRED,
+    "moco3_b": _SOMETIMES_SOLARISED,
     # SwAV, arXiv:2006.09882, and DeepCluster-v2: colours as SimCLR
     "swav": replace(_MOCO, jitter=(0.8, 0.8, 0.8, 0.2)),
     # DINO, arXiv:2104.14294, and the weak crops of Mugs
