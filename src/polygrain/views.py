@@ -1,11 +1,21 @@
 """What travels between the floors: requests for crops, the crops, and what an encoder makes of them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+
+class Mask(Protocol):
+    """Which patches of a crop are hidden, drawn for one crop; frozen, since requests are compared and hashed."""
+
+    def __call__(self, random: np.random.Generator) -> NDArray[np.bool_]:
+        """(N,), row-major."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +30,7 @@ class Crops:
         strong_recipe: recipe of the strongly augmented alternative, drawn with probability `strong_probability`.
         strong_together: one draw decides for all crops of this request, instead of one per crop.
         blur_scale: factor on the sigma of blurs, which the recipes give for crops of 224 pixels.
+        mask: draws what an encoder that hides patches is not shown of each crop.
     """
 
     name: str
@@ -32,6 +43,7 @@ class Crops:
     strong_probability: float = 0.0
     strong_together: bool = False
     blur_scale: float = 1.0
+    mask: Mask | None = None
 
 
 class View(NamedTuple):
@@ -42,9 +54,11 @@ class View(NamedTuple):
     flipped: Tensor  # (B,) bool, mirrored left-right after the crop
     strong: Tensor  # (B,) bool, strongly augmented
     image: Tensor  # (B,) long, position of the source image in the dataset
+    hidden: Tensor | None = None  # (B, N) bool, row-major patches to hide from an encoder that hides
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "View":
-        return View(*(field.to(device, non_blocking=non_blocking) for field in self))
+        moved = (field if field is None else field.to(device, non_blocking=non_blocking) for field in self)
+        return View._make(moved)
 
 
 class Encoding(NamedTuple):
@@ -55,9 +69,26 @@ class Encoding(NamedTuple):
     patches: Tensor  # (B, N, D) one vector per patch, row-major, after the final norm
     centres: Tensor  # (B, N, 2) y, x of those patches, in source-image pixels (flip taken into account)
     unnormed: Tensor  # (B, D) mean over all tokens, class token included, before the final norm
+    hidden: Tensor | None = None  # (B, N_all) bool, patches that the encoder was not shown
+    attention: Tensor | None = None  # (B, N) of the class token to each patch in the last block, mean over heads
 
     def detach(self) -> "Encoding":
-        return Encoding(self.view, self.pooled.detach(), self.patches.detach(), self.centres, self.unnormed.detach())
+        return self._replace(
+            pooled=self.pooled.detach(), patches=self.patches.detach(), unnormed=self.unnormed.detach()
+        )
+
+
+def join(views: Sequence[View]) -> View:
+    """Views of one size as one, all images of the first before those of the second.
+
+    Where only some hide patches, nothing is hidden in the others.
+    """
+    masks = [view.hidden for view in views]
+    known = next((mask for mask in masks if mask is not None), None)
+    if known is not None:
+        masks = [known.new_zeros(len(v.image), known.shape[1]) if v.hidden is None else v.hidden for v in views]
+    shown = (torch.cat(fields) for fields in zip(*(view[:5] for view in views), strict=True))
+    return View._make((*shown, None if known is None else torch.cat(masks)))  # type: ignore[arg-type]  # all known
 
 
 def patch_centres(box: Tensor, flipped: Tensor, rows: int, columns: int) -> Tensor:

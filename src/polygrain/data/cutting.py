@@ -14,7 +14,7 @@ from torch import Tensor
 
 from polygrain.data import photometric
 from polygrain.data.boxes import Box
-from polygrain.data.draws import Draws, Flags, Numbers, noise
+from polygrain.data.draws import Draws, Flags, Numbers, hidden_patches, noise
 from polygrain.data.photometric import Normalisation
 from polygrain.data.randaugment import FILL, OPERATIONS, Operation, augment
 from polygrain.views import Crops, View
@@ -171,5 +171,15 @@ def _views(stack: Tensor, numbers: Numbers, draws: Sequence[Draws], request: Cro
         torch.from_numpy(field).to(stack.device) for field in (numbers.box, numbers.flipped, numbers.strong)
     )
     image = torch.tensor([d.key.image for d in draws], device=stack.device)
-    fields = (field.chunk(request.count) for field in (stack, box.float(), flipped, strong))
-    return [View._make((*parts, image)) for parts in zip(*fields, strict=True)]
+    fields = [field.chunk(request.count) for field in (stack, box.float(), flipped, strong)]
+    return [
+        View._make((*(field[crop] for field in fields), image, _hidden(draws, request, crop, stack.device)))
+        for crop in range(request.count)
+    ]
+
+
+def _hidden(draws: Sequence[Draws], request: Crops, crop: int, device: torch.device) -> Tensor | None:
+    """(B, N) which patches of a crop are not to be shown, if any may be."""
+    if request.mask is None:
+        return None
+    return torch.from_numpy(np.stack([hidden_patches(d.key, request, crop) for d in draws])).to(device)

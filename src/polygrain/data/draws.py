@@ -20,6 +20,7 @@ from polygrain.views import Crops
 
 Flags = NDArray[np.bool_]
 
+MASKS = 2**32  # the first stream of masks; those of noise lie below
 MAGNITUDE, MAGNITUDE_STD, LARGEST_MAGNITUDE = 9.0, 0.5, 10.0  # of RandAugment's operations
 
 
@@ -97,6 +98,12 @@ def draw(
 def noise(key: Key, name: str, crop: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """N(0, 1) for the erased box of one crop of the request `name`."""
     return _generator(key, name, stream=1 + crop).standard_normal(shape, dtype=np.float32)
+
+
+def hidden_patches(key: Key, request: Crops, crop: int) -> Flags:
+    """(N,) which patches the mask of this request hides in one of its crops."""
+    assert request.mask is not None
+    return request.mask(_generator(key, request.name, stream=MASKS + crop))
 
 
 def _generator(key: Key, name: str, stream: int) -> np.random.Generator:

@@ -51,6 +51,24 @@ def prototype_distillation(
         return loss
 
 
+def assignment_cross_entropies(
+    student: Tensor, weight_v: Tensor, weight_g: Tensor, targets: Tensor, temperature: float
+) -> Tensor:
+    """The same cross-entropy of single vectors, each with a target of its own: (R,), float32.
+
+    Args:
+        student: (R, D).
+        targets: (R, K) probabilities; no gradient reaches them.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        student = student.float() / temperature
+        normaliser, expected = _LogSumExpAndMeans.apply(
+            student, weight_v.float(), weight_g.float(), targets.detach().float()
+        )
+        entropies: Tensor = normaliser - (student * expected).sum(1)
+        return entropies
+
+
 class _LogSumExpAndMeans(torch.autograd.Function):
     """log sum_c exp(query . prototype_c) of R queries, and the mean prototypes under S rows of probabilities.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import timm
+import torch
 from timm.layers.classifier import ClassifierHead
 from timm.models.convnext import ConvNeXt
 from timm.models.resnet import ResNet
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from polygrain.parts.position import use_dino_positions
 from polygrain.parts.sizes import ENCODERS, ReadyMade
+from polygrain.parts.tokens import Hides, run, shown
 from polygrain.views import Encoding, View, patch_centres
 
 Family = Literal["vit", "resnet", "convnext"]
@@ -52,6 +54,7 @@ class Features(NamedTuple):
     patches: Tensor  # (B, N, D) row-major, after the final norm
     unnormed: Tensor  # (B, D) mean over all tokens or positions, before the final norm
     grid: tuple[int, int]  # rows, columns of the patches
+    attention: Tensor | None = None  # (B, N) of the class token in the last block, where it is watched
 
 
 class Encoder(nn.Module):
@@ -60,6 +63,9 @@ class Encoder(nn.Module):
     `pooled` is what the timm model itself returns: the normed class token of a ViT (the mean over patches if it
     has none), the mean of a ResNet's last map, the normed mean of an ordinary ConvNeXt's, and the mean of the
     normed map of a VICRegL ConvNeXt (`head_norm_first`).
+
+    `hides` says what becomes of the patches that a view hides, see `hide`; `watched` makes it tell the attention of
+    its class token.
 
     Raises:
         ValueError: for a name timm does not know, another family, arguments the model refuses, or an image size
@@ -85,29 +91,52 @@ class Encoder(nn.Module):
         self.check_size(self.image_size)
         if settings.position == "dino":
             use_dino_positions(self.model)
+        self.hides: Hides = "never"
+        self.watched = False
+        self.register_parameter("mask_token", None)
+
+    def hide(self, how: Hides) -> None:
+        """From now on the patches that a view hides are replaced by a mask token, which is learnt, or dropped.
+
+        Raises:
+            ValueError: when this is not a ViT.
+        """
+        if self.family != "vit":
+            raise ValueError(
+                f"{self.settings.name} is a {self.family}, whose maps mix every patch with its neighbours from the "
+                "first layer on, so none can be hidden; masking needs a ViT"
+            )
+        self.hides = how
+        self.mask_token = nn.Parameter(torch.zeros(1, self.dim)) if how == "replace" else None
 
     def forward(self, view: View) -> Encoding:
-        pooled, patches, unnormed, grid = self.features(view.pixels)
+        hidden = None if self.hides == "never" else view.hidden
+        pooled, patches, unnormed, grid, attention = self.features(view.pixels, hidden)
         centres = patch_centres(view.box, view.flipped, *grid)
-        return Encoding(view, pooled, patches, centres, unnormed)
+        if hidden is not None and self.hides == "drop":
+            centres = shown(centres, hidden)
+        return Encoding(view, pooled, patches, centres, unnormed, hidden, attention)
 
-    def features(self, pixels: Tensor) -> Features:
-        """(B, C, H, W), normalised; H and W may be anything that `check_size` accepts."""
+    def features(self, pixels: Tensor, hidden: Tensor | None = None) -> Features:
+        """(B, C, H, W), normalised; H and W may be anything that `check_size` accepts.
+
+        Args:
+            hidden: (B, N) bool patches not to be shown, in an encoder that hides.
+        """
         if self.family == "vit":
-            return self._tokens(pixels)
+            return self._tokens(pixels, hidden)
         return self._map(pixels)
 
-    def _tokens(self, pixels: Tensor) -> Features:
+    def _tokens(self, pixels: Tensor, hidden: Tensor | None) -> Features:
         grid = (pixels.shape[2] // self.stride, pixels.shape[3] // self.stride)
-        normed, (last,) = self.model.forward_intermediates(
-            pixels, indices=1, return_prefix_tokens=True, output_fmt="NLC"
-        )
-        parts = last if isinstance(last, tuple) else (last,)  # patches, then prefix tokens if any
-        unnormed = sum(part.sum(1) for part in parts) / normed.shape[1]
-        patches = normed[:, self.model.num_prefix_tokens :]
+        last, attention = run(self.model, pixels, hidden, self.mask_token, watched=self.watched)
+        prefix = self.model.num_prefix_tokens
+        unnormed = (last[:, prefix:].sum(1) + last[:, :prefix].sum(1)) / last.shape[1]
+        normed = self.model.norm(last)
+        patches = normed[:, prefix:]
         if isinstance(self.model.norm, nn.Identity):  # timm norms after pooling
             patches = self.final_norm(patches)
-        return Features(self.model.forward_head(normed, pre_logits=True), patches, unnormed, grid)
+        return Features(self.model.forward_head(normed, pre_logits=True), patches, unnormed, grid, attention)
 
     def _map(self, pixels: Tensor) -> Features:
         if self.family == "resnet":

@@ -35,7 +35,7 @@ def start_from(spec: str | Path, method: Method, *, allow_missing: bool = False)
             return fill_method(tensors, str(spec), method, allow_missing)
         report = fill_encoder(tensors, str(spec), method.student, allow_missing=allow_missing)
     if isinstance(method.encoder, StudentTeacher):
-        method.encoder.teacher.load_state_dict(method.student.state_dict())
+        method.encoder.restart()
     return report
 
 
