@@ -123,7 +123,6 @@ def demo_settings(run: Path, seed: int) -> PretrainSettings:
         workers=1,
         threads=usable_cores(),  # one worker cuts these small pictures with a twentieth of a core
         probe_every_epochs=0,
-        checkpoint_every_epochs=EPOCHS,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 TINY = ["--encoder", "vit_mini_64", "--encoder-args", "{depth: 1, embed_dim: 32, num_heads: 2}", "--workers", "0"]
 TINY += ["--mugs.hidden", "32", "--mugs.prototypes", "32", "--log-every", "1", "--probe-every-epochs", "0"]
+TINY += ["--checkpoint-every-steps", "4"]
 
 
 def run(tmp_path: Path, fault: str, *more: str) -> tuple[int, str, float, Path]:

@@ -34,7 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def keeper(folder: Path, told: list[str], **options: Any) -> Keeper:
     return Keeper(
         folder,
-        **{"every_steps": 100, "every_minutes": 10.0, "keep": 2, **options},
+        **{"every_steps": [100], "every_minutes": 10.0, "keep": 2, **options},
         write_backbone=lambda into, step: None,
         say=told.append,
     )

@@ -89,7 +89,7 @@ def nan_at_step_4(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("nan_at_step_4")
 def test_a_nan_stops_the_run_and_keeps_what_is_needed_to_look_into_it(tmp_path: Path) -> None:
     with pytest.raises(Dead, match="loss not finite at step 4; the weights are those of the step before") as caught:
-        run(tmp_path / "run")
+        run(tmp_path / "run", checkpoint_every_epochs=1)
     assert caught.value.exit_code == 3
     told = json.loads((tmp_path / "run" / "failure-rank0.json").read_text())
     expected = Order(images=24, batch_size=8, seed=0).batches(4, 5)

@@ -240,7 +240,14 @@ def start(
         alarm=Alarm(FEATURES | method.dead_values(), length.steps),
         keeper=Keeper(
             folder,
-            every_steps=settings.checkpoint_every_steps or settings.checkpoint_every_epochs * order.steps_per_epoch,
+            every_steps=[
+                steps
+                for steps in (
+                    settings.checkpoint_every_steps,
+                    (settings.checkpoint_every_epochs or 0) * order.steps_per_epoch,
+                )
+                if steps
+            ],
             every_minutes=settings.checkpoint_every_minutes,
             keep=settings.keep,
             write_backbone=write_backbone,

@@ -2,7 +2,7 @@
 
 import tempfile
 import time as clock
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ class Keeper:
         self,
         folder: Path,
         *,
-        every_steps: int,
+        every_steps: Sequence[int],
         every_minutes: float,
         keep: int,
         write_backbone: Callable[[Path, int], None],
         say: Callable[[str], None],
     ) -> None:
-        self._folder, self._every_steps, self._every_seconds, self._keep = folder, every_steps, every_minutes * 60, keep
+        self._folder, self._every_seconds, self._keep = folder, every_minutes * 60, keep
+        self._every_steps = tuple(every_steps)
         self._write_backbone, self._say = write_backbone, say
         self._failures = 0
         self._next = clock.monotonic() + self._every_seconds
@@ -38,7 +39,7 @@ class Keeper:
 
     def due(self, done: int) -> bool:
         """Whether it is time, after `done` steps."""
-        at_a_step = done % self._every_steps == 0 and not self._failures
+        at_a_step = any(done % steps == 0 for steps in self._every_steps) and not self._failures
         return at_a_step or clock.monotonic() >= self._next
 
     def save(self, step: int, state: Callable[[], Mapping[str, Any]], *, healthy: bool) -> None:

@@ -141,10 +141,10 @@ def _train(run: Run, request: StopRequest) -> dict[str, float]:
             record |= scores
             run.log.write(scores, done)
             run.log.say(f"step {done}: " + "  ".join(f"{name} {value:.2%}" for name, value in scores.items()))
-            since, logged_step = clock.perf_counter(), done
+            since, waited, logged_step = clock.perf_counter(), 0.0, done
         if save_now or asked_to_stop:
             save(run, done, last=last or asked_to_stop)
-            since, logged_step = clock.perf_counter(), done
+            since, waited, logged_step = clock.perf_counter(), 0.0, done
         if asked_to_stop and not last:
             code = exit_code(request.signal) if request.signal is not None else 143
             raise Interrupted(

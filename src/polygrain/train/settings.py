@@ -45,9 +45,9 @@ class PretrainSettings:
         timeout_seconds: for which one device waits for the others before the run ends instead of hanging.
         threads: CPU threads for the training process; by default, on a CPU, the cores that workers leave.
         log_every: steps between two lines of the log.
-        checkpoint_every_epochs: epochs between two checkpoints; the start, the end and a signal always write one.
-        checkpoint_every_steps: steps between two, instead of epochs.
-        checkpoint_every_minutes: and minutes between two, in long epochs.
+        checkpoint_every_minutes: minutes between two checkpoints; the start, the end and a signal always write one.
+        checkpoint_every_epochs: and epochs between two.
+        checkpoint_every_steps: and steps between two.
         keep: how many checkpoints to keep, besides the newest that was written while all gauges were healthy.
         keep_going: only warn when features are dead or a loss is no number (such a step is skipped); otherwise the
             run stops with exit code 3.
@@ -89,7 +89,7 @@ class PretrainSettings:
     timeout_seconds: float = 120.0
     threads: int | None = None
     log_every: int = 10
-    checkpoint_every_epochs: int = 1
+    checkpoint_every_epochs: int | None = None
     checkpoint_every_steps: int | None = None
     checkpoint_every_minutes: float = 15.0
     keep: int = 2
