@@ -54,6 +54,8 @@ RECIPES = {
     "dino_1": _ALWAYS_BLURRED,
     "dino_2": _SOMETIMES_SOLARISED,
     "dino_local": replace(_BYOL, blur_probability=0.5),
+    # MAE, arXiv:2111.06377: cropped and mirrored, no more
+    "mae": Recipe(),
     # the strong crops of Mugs, arXiv:2203.14415
     "mugs_strong": Recipe(rand_augment=True, erase_probability=0.25),
 }

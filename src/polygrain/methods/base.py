@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from polygrain.objectives.base import DeadValue, Embed, Objective
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import RunLength, Schedule, Time
-from polygrain.views import Crops, Encoding, View, join
+from polygrain.views import Crops, Encoding, Mask, View, join
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,10 +143,26 @@ class Method(nn.Module):
         if len(self.objectives) == 1:
             raise ValueError(f"cannot leave out {name!r}: it is the only objective of this method")
         is_mean = math.isclose(sum(self.weights.values()), 1)
+        gone = self._terms()[list(self.objectives).index(name)]
         del self.objectives[name], self.weights[name]
+        for objective in self._terms():
+            objective.take_over(gone)
         if is_mean:
             total = sum(self.weights.values())
             self.weights = {other: weight / total for other, weight in self.weights.items()}
+
+    def hide(self, mask: Callable[[Crops], Mask]) -> None:
+        """From now on the student is not shown some patches of the crops that the teacher sees whole.
+
+        Raises:
+            ValueError: when the encoder is not a ViT, or the method hides patches already.
+        """
+        if self.student.hides != "never":
+            raise ValueError("this method hides patches itself; leave out what would hide more")
+        self.student.hide("replace")
+        masked = {crops: replace(crops, mask=mask(crops)) for crops in self.teacher_sees}
+        self.student_sees = tuple(masked.get(crops, crops) for crops in self.student_sees)
+        self.teacher_sees = tuple(masked.values())
 
     def with_teacher(self, momentum: Schedule) -> StudentTeacher[Encoder]:
         """The encoder with its teacher; where there is none, one that sees the student's large crops is made.

@@ -77,6 +77,9 @@ class Objective(nn.Module):
     def after_backward(self, time: Time) -> None:
         """Called between backward and the optimizer, for example to drop gradients of frozen prototypes."""
 
+    def take_over(self, gone: "Objective") -> None:
+        """Called when a method leaves another objective out, which may have owned what both used."""
+
     def update_teacher(self, momentum: float) -> None:
         """Moves the teacher sides of this objective's heads; called once per optimizer step."""
         for module in self.modules():

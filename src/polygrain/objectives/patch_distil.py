@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from polygrain import distributed
 from polygrain.losses.distillation import assignment_cross_entropies, sharpened
 from polygrain.objectives.base import Objective
-from polygrain.objectives.distil import assignment_gauges, dead_assignments
-from polygrain.parts.heads import Prototypes
+from polygrain.objectives.distil import GroupDiscrimination, assignment_gauges, dead_assignments
+from polygrain.parts.heads import Prototypes, mlp, truncated_normal_init
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import Schedule, Time
 from polygrain.views import Crops, Encoding
@@ -76,7 +76,7 @@ class MaskedPatches(Objective):
         self.gauges["hidden"] = hidden.float().mean()
         if self.training:
             with torch.autocast(theirs.device.type, enabled=False):
-                mean = prototypes.teacher(theirs.mean((0, 1)))  # of the logits, which are linear
+                mean = prototypes.teacher(theirs.flatten(0, 1).mean(0, keepdim=True))[0]  # of the logits, which are linear
             self.centre.lerp_(distributed.mean(mean), 1 - self.centre_momentum)
         return {"cross_entropy": loss}
 
@@ -97,11 +97,25 @@ class MaskedPatches(Objective):
             return "it compares patches that were hidden from the student; nothing hides any of this method's crops"
         return None
 
+    def take_over(self, gone: Objective) -> None:
+        if isinstance(gone, GroupDiscrimination) and gone.projector is self._head[0]:
+            self.projector, self.prototypes = self._head
+            self.shared, self.freeze_epochs = False, gone.freeze_epochs
+
     def after_backward(self, time: Time) -> None:
         """Frozen prototypes lose their gradients; those of a shared head are the other objective's."""
         if not self.shared and time.epoch < self.freeze_epochs:
             for parameter in self._head[1].student.parameters():
                 parameter.grad = None
+
+
+def patch_head(
+    dim: int, *, hidden: int, out: int, prototypes: int, fixed_norm: bool
+) -> tuple[StudentTeacher[nn.Sequential], StudentTeacher[Prototypes]]:
+    """A projector and prototypes for patches alone, as DINO's (arXiv:2104.14294) for class tokens."""
+    projector = mlp((dim, hidden, hidden, out), activation="gelu")
+    truncated_normal_init(projector)
+    return StudentTeacher(projector), StudentTeacher(Prototypes(out, prototypes, fixed_norm=fixed_norm))
 
 
 def _hidden(encoding: Encoding) -> Tensor:

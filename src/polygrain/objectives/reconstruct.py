@@ -7,7 +7,7 @@ from torch import Tensor
 
 from polygrain.losses.reconstruction import masked_mean_square, mean_difference, normalised_patches
 from polygrain.objectives.base import DeadValue, Objective
-from polygrain.parts.decoder import ConvDecoder, TokenDecoder, patch_pixels
+from polygrain.parts.decoder import PatchDecoder, TokenDecoder, patch_pixels
 from polygrain.schedules import Time
 from polygrain.views import Encoding, grid_shape
 
@@ -60,7 +60,7 @@ class WholePixels(Objective):
 
     granularity = "region"
 
-    def __init__(self, decoder: ConvDecoder, *, patch: int, large_views: int = 2) -> None:
+    def __init__(self, decoder: PatchDecoder, *, patch: int, large_views: int = 2) -> None:
         super().__init__()
         self.decoder = decoder
         self.patch = patch

@@ -51,17 +51,22 @@ class TokenDecoder(nn.Module):
         return predictions
 
 
-class ConvDecoder(nn.Module):
-    """Patches (B, N, D) to predictions (B, N, out): a 3x3 convolution with batch norm and ReLU, and a linear layer.
+class PatchDecoder(nn.Module):
+    """Patches (B, N, D) to predictions (B, N, out): a linear layer, by default after a 3x3 convolution.
 
     MST (arXiv:2106.05656) has "a global image decoder" of which no code is public; this one is our choice.
+
+    Args:
+        convolve: let each patch see its neighbours first (convolution, batch norm, ReLU).
     """
 
-    def __init__(self, dim: int, out: int) -> None:
+    def __init__(self, dim: int, out: int, *, convolve: bool) -> None:
         super().__init__()
         self.mix = nn.Sequential(
             nn.Conv2d(dim, dim, kernel_size=3, padding=1, bias=False), nn.BatchNorm2d(dim), nn.ReLU()
         )
+        if not convolve:
+            self.mix = nn.Sequential()
         self.predict = nn.Linear(dim, out)
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:

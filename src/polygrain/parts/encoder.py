@@ -109,6 +109,18 @@ class Encoder(nn.Module):
         self.hides = how
         self.mask_token = nn.Parameter(torch.zeros(1, self.dim)) if how == "replace" else None
 
+    def watch(self) -> None:
+        """From now on encodings tell the attention of the class token.
+
+        Raises:
+            ValueError: when this is not a ViT with a class token.
+        """
+        if self.family != "vit" or self.model.cls_token is None:
+            raise ValueError(
+                f"{self.settings.name} has no class token whose attention could be watched; use a plain ViT"
+            )
+        self.watched = True
+
     def forward(self, view: View) -> Encoding:
         hidden = None if self.hides == "never" else view.hidden
         pooled, patches, unnormed, grid, attention = self.features(view.pixels, hidden)
