@@ -18,7 +18,7 @@ class SyncedBatchNorm(_BatchNorm):
         if not self.training or world_size() == 1:
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
-        rows = input.float()
+        rows = input.to(torch.promote_types(input.dtype, torch.float32))
         count = rows.numel() / rows.shape[1]
         local = torch.cat([rows.sum(axes), rows.square().sum(axes), rows.new_tensor([count])])
         total = sum_with_gradient(local)
@@ -45,9 +45,13 @@ class SyncedBatchNorm(_BatchNorm):
 def synchronise_batch_norm(module: nn.Module) -> None:
     """Replaces every BatchNorm below `module`; parameters and buffers stay the same tensors under the same names.
 
+    Parts marked as `statistics_by_rank` stay as they are (shuffled batch norm).
+
     Raises:
         ValueError: at a kind of BatchNorm that does more than normalise.
     """
+    if getattr(module, "statistics_by_rank", False):
+        return
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d) and type(child) in (nn.BatchNorm1d, nn.BatchNorm2d):
             synced = SyncedBatchNorm(
