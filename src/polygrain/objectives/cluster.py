@@ -88,7 +88,7 @@ class ClusterAssignments(Objective):
 
     @torch.no_grad()
     def start_epoch(self, time: Time, embed: Embed) -> None:
-        if time.step == 0:
+        if int(self.clusters[0, 0]) == NONE:
             self.bank.rows.copy_(embed(self._embed_one, crops=self.crops)[: len(self.bank.rows)])
         for h, centroids in enumerate(self.centroids):
             rows = self.bank.rows[h % len(self.bank.rows)]

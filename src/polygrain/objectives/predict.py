@@ -61,6 +61,8 @@ class Siamese(Objective):
 
     Batch norm of the heads sees one view at a time. The projector ends in a batch norm without gain and offset; the
     bias before it never trains, since that norm takes it away again (SimSiam, arXiv:2011.10566, eq. 4; code a7bc177).
+    That norm also stretches whatever differences are left, so `target_spread` falls late: a collapsing encoder shows in
+    its own spread first.
 
     Args:
         dim: width of the encoder.
@@ -76,7 +78,6 @@ class Siamese(Objective):
         self.projector = mlp(widths, activation="relu", norm="batch", bias=False, last_norm=True)
         self.projector[6].bias.requires_grad_(False)
         self.predictor = mlp((hidden, bottleneck, hidden), activation="relu", norm="batch", bias=False)
-        self.dead_values = {"target_spread": ALIKE}
 
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:
         targets = view_by_view(self.projector, student)
