@@ -35,7 +35,7 @@ def test_representations_do_not_collapse(trained: tuple[str, Path, Result]) -> N
     log = records(trained[1])
     assert len(log) == STEPS  # a run with dead features would have stopped
     for gauge in ("features/pooled_spread", "features/patches_spread"):
-        assert log[-1][gauge] > log[0][gauge] / 2
+        assert log[-1][gauge] > 0.03  # dead is 0.01 and less
 
 
 def test_a_resumed_run_ends_in_the_same_state_to_the_last_bit(

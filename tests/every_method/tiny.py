@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from polygrain.data.scenes import Scenes
+from polygrain.data.scenes import FINE, Scenes
 from polygrain.methods import METHODS
 from polygrain.methods.base import Method
 from polygrain.parts.encoder import Encoder, EncoderSettings
@@ -23,9 +23,13 @@ NOW = Time(step=30, steps_per_epoch=10, epochs=10)
 SIZES: dict[str, Any] = {
     "large_size": 32, "small_size": 16, "small_crops": 1, "hidden": 32, "predictor_hidden": 32, "out": 16,
     "prototype_dim": 16, "prototypes": 32, "queue_size": 64, "memory_size": 64, "neighbours": 2, "expander_width": 32,
-    "local_width": 16, "width": 32, "warmup_epochs": 1,
+    "local_width": 16, "width": 32, "warmup_epochs": 1, "decoder_width": 32,
+    "decoder_depth": 1, "decoder_heads": 2,
 }  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {  # what a method needs besides, by its own names
+    "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
+    "deepclusterv2": {"prototypes": 4},  # no more than images
+    "supervised": {"classes": len(FINE), "mixup": 0.0, "cutmix": 0.0},  # these draw once per process
     "vicreg": {"optimizer": "adamw"},  # LARS moves the norms of a ViT by their raw gradients: they soon drown the rest
 }
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -86,8 +90,10 @@ def step(method: Method, views: dict[str, list[View]] | None = None, bf16: bool 
     """Terms and gradients of one batch."""
     torch.manual_seed(1)  # drop path
     views = random_views(method.crops, BATCH) if views is None else views
+    first = next(iter(views.values()))[0]
+    labels = (first.image % len(FINE),) if method.needs_labels else ()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-        terms = method(views, NOW)
+        terms = method(views, NOW, *labels)
     terms["loss"].backward()
     method.after_backward(NOW)
     return terms

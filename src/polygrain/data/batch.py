@@ -9,8 +9,8 @@ from polygrain.views import View
 
 
 class Batch(NamedTuple):
-    """Views of a batch of images, and what the online probe may know of them."""
+    """Views of a batch of images, and what is known of the images."""
 
     views: Mapping[str, Sequence[View]]  # by name of the crop request
-    labels: Tensor | None  # (B,) long, for the online probe alone; -1 where an image has none
+    labels: Tensor | None  # (B,) long, for the probe and for methods that need them; -1 where an image has none
     image: Tensor  # (B,) long, position in the dataset

@@ -56,6 +56,9 @@ RECIPES = {
     "dino_local": replace(_BYOL, blur_probability=0.5),
     # MAE, arXiv:2111.06377: cropped and mirrored, no more
     "mae": Recipe(),
+    # supervised training: ResNet-50 (pytorch/examples) and DeiT, arXiv:2012.12877
+    "supervised": Recipe(),
+    "deit": Recipe(rand_augment=True, erase_probability=0.25),
     # the strong crops of Mugs, arXiv:2203.14415
     "mugs_strong": Recipe(rand_augment=True, erase_probability=0.25),
 }

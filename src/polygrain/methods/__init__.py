@@ -13,7 +13,9 @@ from polygrain.methods.mst import MST
 from polygrain.methods.mugs import Mugs
 from polygrain.methods.pcl import PCL
 from polygrain.methods.simclr import SimCLR
+from polygrain.methods.simclr_l import SimCLRL
 from polygrain.methods.simsiam import SimSiam
+from polygrain.methods.supervised import Supervised
 from polygrain.methods.swav import SwAV
 from polygrain.methods.vicreg import VICReg
 from polygrain.methods.vicregl import VICRegL
@@ -31,7 +33,9 @@ METHODS: dict[str, type[Settings]] = {
     "mugs": Mugs,
     "pcl": PCL,
     "simclr": SimCLR,
+    "simclr_l": SimCLRL,
     "simsiam": SimSiam,
+    "supervised": Supervised,
     "swav": SwAV,
     "vicreg": VICReg,
     "vicregl": VICRegL,

@@ -62,6 +62,8 @@ class Method(nn.Module):
         mask: changes what is hidden in the student's views once the teacher has seen its own (MST).
     """
 
+    needs_labels = False  # a method that says so is given them by the loop; no other, and no objective, ever sees one
+
     def __init__(
         self,
         encoder: Encoder | StudentTeacher[Encoder],

@@ -49,6 +49,7 @@ def resolve(
         given: hyperparameters that are not open, of the method and of each objective to add, by name.
     """
     check_names(settings.method, given)
+    given = with_classes(settings.method, given, images)
     facts = look_at(images, gpu)
     run = choose_run(facts, dataclasses.asdict(settings))
     settings = dataclasses.replace(settings, **{choice.name: choice.value for choice in run})
@@ -90,6 +91,30 @@ def check_names(method: str, given: Mapping[str, Mapping[str, Any]]) -> None:
     for name in given:
         if name != method and name not in ADDABLE:
             raise ValueError(f"cannot add {name!r}; what can be added is {', '.join(ADDABLE)}")
+
+
+def with_classes(
+    method: str, given: Mapping[str, Mapping[str, Any]], images: Images
+) -> Mapping[str, Mapping[str, Any]]:
+    """The number of classes, for a method that learns from labels.
+
+    Raises:
+        ValueError: when such a method finds an image without a label, or more classes than were given.
+    """
+    if not any(field.name == "classes" for field in dataclasses.fields(cast(Any, METHODS[method]))):
+        return given
+    labels = images.labels()
+    without = len(images) if labels is None else int((labels < 0).sum())
+    if labels is None or without:
+        raise ValueError(
+            f"method {method} learns from labels; {without:,} of {len(images):,} images have none: put the images of "
+            "each class into a folder of their own, or choose a method that needs no labels"
+        )
+    found = int(labels.max()) + 1
+    values = {"classes": max(2, found), **given[method]}
+    if (values["classes"] or found) < found:
+        raise ValueError(f"classes is {values['classes']}; the labels of these images go up to {found - 1}")
+    return {**given, method: values}
 
 
 def recipe_of(settings: PretrainSettings, values: Mapping[str, Mapping[str, Any]]) -> Settings:

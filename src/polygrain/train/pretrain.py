@@ -6,7 +6,7 @@ import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -100,10 +100,11 @@ def _train(run: Run, request: StopRequest) -> dict[str, float]:
             batch = next(run.batches)
             images.append(batch.image)
             views = {name: [v.to(run.fabric.device) for v in views] for name, views in batch.views.items()}
+            labels = (cast(Tensor, batch.labels).to(run.fabric.device),) if run.method.needs_labels else ()
             waited += clock.perf_counter() - asked
             run.pulse.at(step, "training")
             with run.fabric.no_backward_sync(run.module, enabled=part < run.order.accumulate - 1):
-                terms = run.module(views, time)
+                terms = run.module(views, time, *labels)
                 run.fabric.backward(terms["loss"] / run.order.accumulate)
         run.method.after_backward(time)
         norm = clip(run, time)
