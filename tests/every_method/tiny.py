@@ -31,6 +31,10 @@ MORE: dict[str, dict[str, Any]] = {  # what a method needs besides, by its own n
     "deepclusterv2": {"prototypes": 4},  # no more than images
     "supervised": {"classes": len(FINE), "mixup": 0.0, "cutmix": 0.0},  # these draw once per process
     "vicreg": {"optimizer": "adamw"},  # LARS moves the norms of a ViT by their raw gradients: they soon drown the rest
+    "byol": {"optimizer": "adamw"},
+    "swav": {"optimizer": "adamw", "queue_start_epoch": 0, "prototypes": 16},
+    "deepclusterv2": {"optimizer": "adamw", "prototypes": 6},
+    "pcl": {"clusters": (3, 6)},
 }
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("vit_tiny_64", {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "drop_path_rate": 0.1}),

@@ -6,6 +6,7 @@ from typing import Literal
 from polygrain.methods.base import Method, Optimization
 from polygrain.objectives.prototypical import PrototypicalContrast
 from polygrain.parts.encoder import Encoder
+from polygrain.parts.shuffle import shuffle_between_ranks
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.ranges import (
     COUNT,
@@ -47,6 +48,8 @@ class PCL:
         base_lr: learning rate per 256 images; by default 0.03 with SGD, 5e-4 with AdamW. It falls along a cosine,
             epoch by epoch.
         weight_decay: by default 1e-4 of all parameters with SGD, 0.05 of weights alone with AdamW.
+        batch_norm: of the encoder over devices: "synced", statistics of the whole batch, or "shuffled", each device
+            by itself, with the teacher's images dealt anew, as in the paper.
         compat: "official" lets the cluster of two images of a batch stand among the candidates twice, as in the
             authors' code: once as a wrong answer for either.
     """
@@ -66,6 +69,7 @@ class PCL:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     base_lr: float | None = None
     weight_decay: float | None = None
+    batch_norm: Literal["synced", "shuffled"] = "synced"
     compat: Literal["fixed", "official"] = "fixed"
 
     def __post_init__(self) -> None:
@@ -103,8 +107,11 @@ class PCL:
             redos=self.kmeans_redos,
             repeat=self.compat == "official",
         )
+        pair = StudentTeacher(encoder)
+        if self.batch_norm == "shuffled":
+            shuffle_between_ranks(pair)
         return Method(
-            StudentTeacher(encoder),
+            pair,
             {"group": objective},
             weights={"group": 1.0},
             student_sees=(query,),
