@@ -28,12 +28,11 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 MORE: dict[str, dict[str, Any]] = {  # what a method needs besides, by its own names
     "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
-    "deepclusterv2": {"prototypes": 4},  # no more than images
     "supervised": {"classes": len(FINE), "mixup": 0.0, "cutmix": 0.0},  # these draw once per process
     "vicreg": {"optimizer": "adamw"},  # LARS moves the norms of a ViT by their raw gradients: they soon drown the rest
     "byol": {"optimizer": "adamw"},
     "swav": {"optimizer": "adamw", "queue_start_epoch": 0, "prototypes": 16},
-    "deepclusterv2": {"optimizer": "adamw", "prototypes": 6},
+    "deepclusterv2": {"optimizer": "adamw", "prototypes": 6},  # no more than images
     "pcl": {"clusters": (3, 6)},
 }
 ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
