@@ -308,8 +308,10 @@ def methods(arguments: list[str]) -> None:
         for field in dataclasses.fields(METHODS[name]):  # type: ignore[arg-type]  # a protocol of dataclasses
             print(f"  {name}.{field.name:<28} {getattr(METHODS[name](), field.name)}")
         return
-    for known, settings in METHODS.items():
-        print(f"  {known:<10} {(settings.__doc__ or '').splitlines()[0]}")
+    from polygrain.methods.overview import overview, table
+
+    print(table(overview()))
+    print("Sizes at the papers' settings, encoders not counted; `networks` is how many of these there are.")
     print("Objectives are added with --add local, left out with --without NAME; `polygrain methods NAME` shows values.")
 
 

@@ -40,3 +40,25 @@ METHODS: dict[str, type[Settings]] = {
     "vicreg": VICReg,
     "vicregl": VICRegL,
 }
+
+# in a few words, what each was compared with; the pages in docs/methods say it in full
+VERIFIED = {
+    "barlow_twins": "the paper's sums element by element; two processes",
+    "byol": "loops over images and pairs; two processes",
+    "deepclusterv2": "loops over images; other k-means code; two processes",
+    "dino": "two steps of the authors' code",
+    "ibot": "two steps of the authors' code",
+    "mae": "see docs/methods/mae.md",
+    "mocov2": "anchor by anchor from the formula; two processes",
+    "mocov3": "anchor by anchor from the formula; two processes",
+    "mst": "no code was published: limits in which it is DINO",
+    "mugs": "the authors' code: losses, memories, crops, weights",
+    "pcl": "terms and gradient of the authors' code; two processes",
+    "simclr": "anchor by anchor from the formula; two processes",
+    "simclr_l": "its parts: SimCLR, and matching as in VICRegL",
+    "simsiam": "loops over images and pairs; two processes",
+    "supervised": "cross-entropy by hand, timm's smoothed labels",
+    "swav": "codes and loss of lightly; two processes",
+    "vicreg": "the authors' code: losses, optimizer, rates",
+    "vicregl": "the authors' code: losses, matches, weights",
+}

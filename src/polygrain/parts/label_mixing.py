@@ -21,10 +21,11 @@ class LabelMixing(nn.Module):
         super().__init__()
         self.classes = classes
         self.ways = nn.ModuleList()
-        if mixup > 0:
-            self.ways.append(v2.MixUp(alpha=mixup, num_classes=classes))
-        if cutmix > 0:
-            self.ways.append(v2.CutMix(alpha=cutmix, num_classes=classes))
+        with torch.device("cpu"):  # where shares are drawn, wherever the images are
+            if mixup > 0:
+                self.ways.append(v2.MixUp(alpha=mixup, num_classes=classes))
+            if cutmix > 0:
+                self.ways.append(v2.CutMix(alpha=cutmix, num_classes=classes))
 
     def forward(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 3, H, W) and (B,) to pixels and shares of the labels (B, K); in evaluation mode nothing is blended."""
