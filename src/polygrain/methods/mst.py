@@ -44,7 +44,7 @@ class MST:
             least.
         mask_probability: of each candidate to be hidden.
         group_weight: multiplier of DINO's loss.
-        pixels_weight: multiplier of the mean absolute error of the restored pixels; 0 leaves the decoder out.
+        restoration_weight: multiplier of the mean absolute error of the restored pixels; 0 leaves the decoder out.
         decoder: "conv" lets patches see their neighbours before pixels are predicted, "linear" does not.
         hidden: width of the projector's two hidden layers.
         prototype_dim: width of its output and of the prototypes.
@@ -74,7 +74,7 @@ class MST:
     candidates: float = 0.25
     mask_probability: float = 0.5
     group_weight: float = 1.0
-    pixels_weight: float = 0.6
+    restoration_weight: float = 0.6
     decoder: Literal["conv", "linear"] = "conv"
     hidden: int = 2048
     prototype_dim: int = 256
@@ -103,7 +103,7 @@ class MST:
             PART: "large_scale small_scale",
             SHARE: "candidates mask_probability centre_momentum momentum",
             POSITIVE: "student_temperature teacher_temperature teacher_temperature_start base_lr clip group_weight",
-            NOT_NEGATIVE: "pixels_weight blur_scale min_lr weight_decay weight_decay_end",
+            NOT_NEGATIVE: "restoration_weight blur_scale min_lr weight_decay weight_decay_end",
         }
         check_ranges(self, kinds)
         check_scale("large_scale", self.large_scale)
@@ -150,11 +150,11 @@ class MST:
             large_views=2 + self.small_crops,  # the plain mean over all pairs, large or small
         )
         decoder = PatchDecoder(encoder.dim, encoder.stride**2 * encoder.channels, convolve=self.decoder == "conv")
-        pixels = {"pixels": WholePixels(decoder, patch=encoder.stride)} if self.pixels_weight else {}
+        restoration = {"restoration": WholePixels(decoder, patch=encoder.stride)} if self.restoration_weight else {}
         return Method(
             pair,
-            {"group": group, **pixels},
-            weights={"group": self.group_weight, "pixels": self.pixels_weight},
+            {"group": group, **restoration},
+            weights={"group": self.group_weight, "restoration": self.restoration_weight},
             student_sees=(large, small) if self.small_crops else (large,),
             teacher_sees=(large,),
             momentum=cosine(self.momentum, 1.0),

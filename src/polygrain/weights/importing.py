@@ -23,6 +23,8 @@ from polygrain.weights.tables import (
     VIT_BACKBONE,
     Rule,
 )
+from polygrain.weights.tables_clustering import NOT_BACKBONE_CLUSTERING, clustering_table
+from polygrain.weights.tables_dino import DINO_FULL, NOT_BACKBONE_DINO, dino_table
 from polygrain.weights.tensors import check_finite
 
 TABLES: dict[Family, tuple[Rule, ...]] = {
@@ -62,11 +64,12 @@ def fill_encoder(
     home = find_backbone(tensors, kind, which, source)
     check_build(encoder, home, tensors, source)
     other = "teacher" if home.prefix.startswith("student/") else "student"
-    elsewhere = (*NOT_BACKBONE, Rule(rf"{other}/.*", left=f"the {other}; {home.prefix!r} was taken"))
+    left = (*NOT_BACKBONE, *NOT_BACKBONE_CLUSTERING, *NOT_BACKBONE_DINO)
+    elsewhere = (*left, Rule(rf"{other}/.*", left=f"the {other}; {home.prefix!r} was taken"))
     tensors = _adapted(tensors, home, encoder)
     inside = {key.removeprefix(home.prefix): value for key, value in tensors.items() if key.startswith(home.prefix)}
     outside = {key: value for key, value in tensors.items() if not key.startswith(home.prefix)}
-    new, rows = translate(inside, (*TABLES[home.family], *NOT_BACKBONE), encoder.model.state_dict())
+    new, rows = translate(inside, (*TABLES[home.family], *left), encoder.model.state_dict())
     rows = [row._replace(source=home.prefix + row.source) if row.source else row for row in rows]
     rows += translate(outside, elsewhere, {})[1]
     report = ImportReport(source=source, rows=tuple(rows), notes=(*_taken(home.prefix), *_notes(encoder)))
@@ -95,11 +98,12 @@ def fill_method(
     """
     table = full_table(tensors)
     if table is None:
-        raise ValueError(f"{source} is not a full checkpoint of Mugs, VICReg or VICRegL")
-    student = find_backbone(tensors, "auto", "student" if table is MUGS_FULL else None, source)
+        raise ValueError(f"{source} is not a full checkpoint of Mugs, VICReg, VICRegL, DINO, iBOT or MAE")
+    paired = table in (MUGS_FULL, DINO_FULL)
+    student = find_backbone(tensors, "auto", "student" if paired else None, source)
     check_build(method.student, student, tensors, source)
     sides: dict[Side | None, Encoder] = {None: method.student}
-    if table is MUGS_FULL:
+    if paired:
         sides = {"student": method.student, "teacher": method.backbone}
     homes = {which: find_backbone(tensors, "auto", which, source) for which in sides}
     for which, home in homes.items():
@@ -125,6 +129,10 @@ def fill_method(
 
 def full_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
     """The key table of a full checkpoint; None for a file that holds a backbone alone."""
+    if (table := clustering_table(tensors)) is not None:
+        return table
+    if (table := dino_table(tensors)) is not None:
+        return table
     if any(key.startswith("student/") for key in tensors) and any(key.startswith("teacher/") for key in tensors):
         return MUGS_FULL
     if any(re.match(r"(?:model/)?module\.(?:maps_)?projector\.", key) for key in tensors):
