@@ -37,7 +37,7 @@ def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side | None,
     Raises:
         ValueError: when there is none of this kind, or not from the network asked for.
     """
-    prefixes = r"((?:(?:student|teacher|state_dict|model)/)*(?:module\.)?(?:backbone\.|encoder\.)?)"
+    prefixes = r"((?:(?:student|teacher|state_dict|model)/)*(?:module\.)?(?:backbone\.|encoder\.|encoder_q\.)?)"
     found = [
         Home(family, match[1])
         for family in FAMILIES[kind]
