@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 2 after a mistake that a person can mend, told in one line; 3 where features died or a loss is no number, 4 where
     what must be kept could not be written, 5 where a process of the run was lost, 130 and 143 after a signal.
     """
+    # before torch is loaded: threads that spin while another process has their core made runs many times slower
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(overview())
