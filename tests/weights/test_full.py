@@ -123,7 +123,7 @@ def test_a_checkpoint_of_other_sizes_loads_nothing(golden):
 
 def test_a_backbone_alone_is_not_a_full_checkpoint(tmp_path):
     torch.save(official.random_vit(dim=32, depth=2, patch=32, grid=7), tmp_path / "backbone.pth")
-    with pytest.raises(ValueError, match=r"backbone\.pth is not a full checkpoint of Mugs, VICReg or VICRegL"):
+    with pytest.raises(ValueError, match=r"backbone\.pth is not a full checkpoint"):
         import_full(tmp_path / "backbone.pth", TOY.build(encoder()))
 
 

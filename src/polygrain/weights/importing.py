@@ -98,7 +98,7 @@ def fill_method(
     """
     table = full_table(tensors)
     if table is None:
-        raise ValueError(f"{source} is not a full checkpoint of Mugs, VICReg, VICRegL, DINO, iBOT or MAE")
+        raise ValueError(f"{source} is not a full checkpoint of a method that is known here")
     paired = table in (MUGS_FULL, DINO_FULL)
     student = find_backbone(tensors, "auto", "student" if paired else None, source)
     check_build(method.student, student, tensors, source)
