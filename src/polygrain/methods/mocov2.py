@@ -18,7 +18,7 @@ from polygrain.views import Crops
 class MoCoV2:
     """A query of one view finds the teacher's key of the other view among keys of earlier batches.
 
-    Defaults are those of ResNet-50 (official code, 7444caf).
+    Defaults are those of ResNet-50 (official code, 5670021).
 
     Args:
         large_size: side of both crops, in pixels.
