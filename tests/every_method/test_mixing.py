@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from polygrain.methods import METHODS
-from polygrain.methods.adding import GroupSettings, LocalSettings, mix
+from polygrain.methods.adding import LocalSettings, mix
+from polygrain.methods.adding_mugs import GroupSettings
 from polygrain.parts.teacher import StudentTeacher
 from tests.every_method.tiny import BATCH, begin, build, family_of, step
 

@@ -6,7 +6,7 @@ import pytest
 from polygrain.data.scenes import Scenes
 from polygrain.methods.mugs import Mugs
 from polygrain.methods.vicreg import VICReg
-from polygrain.train.building import resolve
+from polygrain.train.resolving import resolve
 from polygrain.train.scaling import Choice, Facts, choose_method, choose_run, look_at, power_of_two, table
 from polygrain.train.settings import PretrainSettings
 
@@ -67,9 +67,10 @@ def test_facts_are_read_off_the_images() -> None:
 def test_a_named_value_wins_and_the_paper_scale_keeps_the_paper(tmp_path: Path) -> None:
     settings = PretrainSettings(data="scenes", out=str(tmp_path), encoder="vit_mini_64", epochs=1, batch_size=8)
     images = Scenes(64, size=64)
-    _, values, choices = resolve(settings, {"queue_size": 77}, images, gpu=False)
+    _, resolved, choices = resolve(settings, {"mugs": {"queue_size": 77}}, images, gpu=False)
+    values = resolved["mugs"]
     assert values["queue_size"] == 77 and "queue_size" not in by_name(choices) and "memory_size" in values
     paper = PretrainSettings(
         data="scenes", out=str(tmp_path), encoder="vit_mini_64", epochs=1, batch_size=8, scale="paper"
     )
-    assert resolve(paper, {"queue_size": 77}, images, gpu=False)[1] == {"queue_size": 77}
+    assert resolve(paper, {"mugs": {"queue_size": 77}}, images, gpu=False)[1] == {"mugs": {"queue_size": 77}}

@@ -14,10 +14,11 @@ from polygrain.data.sources import Images, open_images
 from polygrain.methods.base import Method
 from polygrain.parts.encoder import Encoder
 from polygrain.train import checkpoints
-from polygrain.train.building import config, describe, resolve, start
+from polygrain.train.building import describe, start
 from polygrain.train.launching import first_process, launch, say, set_threads
 from polygrain.train.lock import lock
 from polygrain.train.pretrain import train
+from polygrain.train.resolving import config, resolve
 from polygrain.train.resume import check_same_images, check_same_run, circumstances, no_longer_exact
 from polygrain.train.scaling import table
 from polygrain.train.settings import PretrainSettings
