@@ -48,7 +48,7 @@ VERIFIED = {
     "deepclusterv2": "loops over images; other k-means code; two processes",
     "dino": "two steps of the authors' code",
     "ibot": "two steps of the authors' code",
-    "mae": "see docs/methods/mae.md",
+    "mae": "the loss patch by patch, masks by counting",
     "mocov2": "anchor by anchor from the formula; two processes",
     "mocov3": "anchor by anchor from the formula; two processes",
     "mst": "no code was published: limits in which it is DINO",
