@@ -82,9 +82,10 @@ class MAE:
         return Method(encoder, {"pixels": pixels}, weights={"pixels": 1.0}, student_sees=(crops,))
 
     def optimization(self, length: RunLength) -> Optimization:
+        whole = length._replace(images=length.steps_per_epoch * length.batch_size)  # the authors count in steps
         return Optimization(
             optimizer="adamw",
-            lr=warmup_cosine_by_images(self.base_lr * length.batch_size / 256, 0.0, self.warmup_epochs, length),
+            lr=warmup_cosine_by_images(self.base_lr * length.batch_size / 256, 0.0, self.warmup_epochs, whole),
             weight_decay=constant(self.weight_decay),
             betas=(0.9, 0.95),
         )

@@ -6,14 +6,14 @@ from torch import Tensor
 
 from polygrain.parts.encoder import EncoderSettings, Family
 
-VITS = {384: "vit_small_patch16_224", 768: "vit_base_patch16_224", 1024: "vit_large_patch16_224"}
+VITS = {384: "vit_small_patch16_224", 768: "vit_base_patch16_224", 1024: "vit_large_patch16_224", 1280: "vit_huge_patch16_224"}
 # Every shape is the same with other numbers of heads, so shapes cannot tell; those of the authors are known.
-HEADS = {384: 6, 768: 12, 1024: 16}
+HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}
 CONVNEXTS = {96: "convnext_small_vicregl", 128: "convnext_base_vicregl", 256: "convnext_xlarge_vicregl"}
 
 
 def released_encoder(tensors: Mapping[str, Tensor], family: Family, prefix: str, source: str) -> EncoderSettings:
-    """Settings of the released network with these tensors: ViT-S/B/L of Mugs, ResNet-50, ConvNeXt-S/B/XL of VICRegL.
+    """Settings of the released network with these tensors: ViT-S/B/L/H, ResNet-50, ConvNeXt-S/B/XL of VICRegL.
 
     Raises:
         ValueError: when the authors released none of this width.
@@ -30,4 +30,7 @@ def released_encoder(tensors: Mapping[str, Tensor], family: Family, prefix: str,
             f"{source} holds a {family} of width {width}, the released ones have {', '.join(map(str, names))}; "
             f"name its encoder and start from it with --from"
         )
-    return EncoderSettings(name=names[width], position="dino" if family == "vit" else "timm")
+    name = names[width]
+    if family == "vit":
+        name = name.replace("patch16", f"patch{tensors[prefix + 'patch_embed.proj.weight'].shape[-1]}")
+    return EncoderSettings(name=name, position="dino" if family == "vit" else "timm")
