@@ -43,13 +43,13 @@ METHODS: dict[str, type[Settings]] = {
 
 # in a few words, what each was compared with; the pages in docs/methods say it in full
 VERIFIED = {
-    "barlow_twins": "the paper's sums element by element; two processes",
+    "barlow_twins": "the authors' code on one device; two processes",
     "byol": "loops over images and pairs; two processes",
     "deepclusterv2": "loops over images; other k-means code; two processes",
     "dino": "two steps of the authors' code",
     "ibot": "two steps of the authors' code",
     "mae": "the loss patch by patch, masks by counting",
-    "mocov2": "anchor by anchor from the formula; two processes",
+    "mocov2": "three steps of the authors' code; two processes",
     "mocov3": "anchor by anchor from the formula; two processes",
     "mst": "no code was published: limits in which it is DINO",
     "mugs": "the authors' code: losses, memories, crops, weights",
