@@ -25,14 +25,14 @@ class Shuffle:
     def __init__(self) -> None:
         self.order = torch.empty(0, dtype=torch.long)  # (N,) images of all ranks, as they are sent
 
-    def before(self, encoder: nn.Module, inputs: tuple[View]) -> View | None:
+    def before(self, encoder: nn.Module, inputs: tuple[View]) -> tuple[View] | None:
         if world_size() == 1:
             return None
         (view,) = inputs
         count = len(view.pixels) * world_size()
         self.order = torch.randperm(count, device=view.pixels.device)
         dist.broadcast(self.order, src=0)
-        return taken(view, self.order)
+        return (taken(view, self.order),)
 
     def after(self, encoder: nn.Module, inputs: Any, encoding: Encoding) -> Encoding | None:
         return None if world_size() == 1 else taken(encoding, self.order.argsort())
