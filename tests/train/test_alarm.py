@@ -53,7 +53,8 @@ def test_a_run_that_ends_with_dead_features_does_not_end_well() -> None:
 
 def test_the_verdict_names_the_term_since_when_the_evidence_and_the_mend() -> None:
     alarm, _, _ = watch([0.5] + [0.002] * 20)
-    verdict = alarm.verdict(last=False)
+    assert alarm.verdict(last=False) is None  # a run that goes on regardless is told once
+    verdict = alarm.verdict(last=True)
     assert verdict is not None and verdict.exit_code == 3
     for part in ("instance/key_spread is 0.002", "dead up to 0.01", "since step 20", "all alike", "learning rate"):
         assert part in str(verdict)

@@ -59,6 +59,7 @@ class Alarm:
         self.least = min(self.patience, steps // 2)  # what counts as lasting at the end of a run
         self.signs: dict[str, Sign] = {}
         self._step = 0
+        self._told: set[str] = set()
 
     def look(self, record: Mapping[str, float], step: int) -> list[Sign]:
         """Takes the readings of a step; returns the signs that have just lasted a third of the patience."""
@@ -77,10 +78,14 @@ class Alarm:
         return not self.signs
 
     def verdict(self, *, last: bool) -> Dead | None:
-        """What stops the run, if anything: a sign that has lasted, or one that stands at the end of a short run."""
+        """What stops the run, if anything: a sign that has lasted, or one that stands at the end of a short run.
+
+        For a run that goes on regardless, the same signs are no new verdict until the end.
+        """
         enough = self.least if last else self.patience
         lasting = [sign for sign in self.signs.values() if self._step - sign.since >= enough]
-        if not lasting:
+        told, self._told = self._told, {sign.reading for sign in lasting}
+        if not lasting or (self._told <= told and not last):
             return None
         mends = "; ".join(dict.fromkeys(sign.dead.mend for sign in lasting))
         evidence = ". ".join(map(str, lasting))

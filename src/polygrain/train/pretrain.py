@@ -1,8 +1,8 @@
 """The training loop, in the order of time."""
 
+import contextlib
 import hashlib
 import json
-import time as clock
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from polygrain.train.keeping import Keeper
 from polygrain.train.logging import Log
 from polygrain.train.optimizers import clip_gradients, set_schedules
 from polygrain.train.order import Order
+from polygrain.train.pace import Pace
 from polygrain.train.probes import Probe
 from polygrain.train.ranks import Pulse
 from polygrain.train.signals import StopRequest, exit_code, listening
@@ -80,42 +81,30 @@ def train(run: Run) -> dict[str, float]:
 def _train(run: Run, request: StopRequest) -> dict[str, float]:
     run.method.train()
     record: dict[str, float] = {}
-    since, waited, logged_step = clock.perf_counter(), 0.0, run.length.step
+    pace = Pace(run.length.step)
     look_every = min(LOOK_EVERY_STEPS, max(1, run.length.steps // 20))
     if run.length.step == 0:
         save(run, 0)  # a disk that refuses is better known now, and an early failure can be looked into
     for step in range(run.length.step, run.stop_step):
         time = run.length._replace(step=step)
+        done, last = step + 1, step + 1 == run.stop_step
         set_schedules(run.optimizer, run.optimization, time)
         seed_everything(run.order.seed, step, run.fabric.global_rank)
         if step % time.steps_per_epoch == 0:
             run.pulse.at(step, "measuring")
             run.method.start_epoch(time, partial(run.embedder, epoch=time.epoch))
+        buffers_before = [buffer.clone() for buffer in run.method.buffers()] if run.keep_going else []
         run.optimizer.zero_grad(set_to_none=True)
-        state_before = [buffer.clone() for buffer in run.method.buffers()] if run.keep_going else []
-        images = []
-        for part in range(run.order.accumulate):
-            run.pulse.at(step, "waiting for data")
-            asked = clock.perf_counter()
-            batch = next(run.batches)
-            images.append(batch.image)
-            views = {name: [v.to(run.fabric.device) for v in views] for name, views in batch.views.items()}
-            labels = (cast(Tensor, batch.labels).to(run.fabric.device),) if run.method.needs_labels else ()
-            waited += clock.perf_counter() - asked
-            run.pulse.at(step, "training")
-            with run.fabric.no_backward_sync(run.module, enabled=part < run.order.accumulate - 1):
-                terms = run.module(views, time, *labels)
-                run.fabric.backward(terms["loss"] / run.order.accumulate)
+        terms, images = forward_and_backward(run, time, pace)
         run.method.after_backward(time)
         norm = clip(run, time)
-        done = step + 1
-        last = done == run.stop_step
+
         sound = torch.isfinite(terms["loss"]) & torch.isfinite(norm)
         mine = [not sound, request.signal is not None, last or run.keeper.due(done)]
         broken, asked_to_stop, save_now = distributed.anywhere(torch.tensor(mine, device=run.fabric.device)).tolist()
         if broken:
             refuse_step(run, terms, norm, time, images)
-            for buffer, before in zip(run.method.buffers(), state_before, strict=True):
+            for buffer, before in zip(run.method.buffers(), buffers_before, strict=True):
                 buffer.copy_(before)
         else:
             run.optimizer.step()
@@ -124,16 +113,9 @@ def _train(run: Run, request: StopRequest) -> dict[str, float]:
         logged = done % run.log_every == 0 or last
         if logged or done % look_every == 0:
             record = measure(run, terms, norm, time)
-            for sign in run.alarm.look(record, done):
-                run.log.say(f"warning: {sign}")
-            verdict = run.alarm.verdict(last=last)
-            if verdict is not None and not broken:
-                stop_or_warn(run, verdict, record, time, images)
+            heed_alarm(run, record, time, images, last=last)
         if logged:
-            now = clock.perf_counter()
-            record["images_per_second"] = (done - logged_step) * run.order.batch_size / (now - since)
-            record["data_wait"] = waited / (now - since)
-            since, waited, logged_step = now, 0.0, done
+            record |= pace.read(done, run.order.batch_size)
             run.log.write(record, done)
             run.log.show(summary(record, time), done)
         if run.probe is not None and (done % run.probe.every == 0 or last):
@@ -142,16 +124,32 @@ def _train(run: Run, request: StopRequest) -> dict[str, float]:
             record |= scores
             run.log.write(scores, done)
             run.log.say(f"step {done}: " + "  ".join(f"{name} {value:.2%}" for name, value in scores.items()))
-            since, waited, logged_step = clock.perf_counter(), 0.0, done
+            pace.restart(done)
         if save_now or asked_to_stop:
             save(run, done, last=last or asked_to_stop)
-            since, waited, logged_step = clock.perf_counter(), 0.0, done
+            pace.restart(done)
         if asked_to_stop and not last:
             code = exit_code(request.signal) if request.signal is not None else 143
-            raise Interrupted(
-                f"asked to stop: step {done} is saved in {run.folder}; --resume continues from there", code
-            )
+            told = f"asked to stop: step {done} is saved in {run.folder}; --resume continues from there"
+            raise Interrupted(told, code)
     return record
+
+
+def forward_and_backward(run: Run, time: Time, pace: Pace) -> tuple[dict[str, Tensor], list[Tensor]]:
+    """Gradients of one optimizer step; returns the terms of its last batch and the images of all."""
+    images = []
+    for part in range(run.order.accumulate):
+        run.pulse.at(time.step, "waiting for data")
+        with pace.waiting():
+            batch = next(run.batches)
+            views = {name: [v.to(run.fabric.device) for v in views] for name, views in batch.views.items()}
+            labels = (cast(Tensor, batch.labels).to(run.fabric.device),) if run.method.needs_labels else ()
+        images.append(batch.image)
+        run.pulse.at(time.step, "training")
+        with run.fabric.no_backward_sync(run.module, enabled=part < run.order.accumulate - 1):
+            terms = run.module(views, time, *labels)
+            run.fabric.backward(terms["loss"] / run.order.accumulate)
+    return terms, images
 
 
 def seed_everything(seed: int, step: int, rank: int) -> None:
@@ -174,6 +172,15 @@ def refuse_step(run: Run, terms: Mapping[str, Tensor], norm: Tensor, time: Time,
     stop_or_warn(run, not_finite(bad, time.step, record), record, time, images)
 
 
+def heed_alarm(run: Run, record: Mapping[str, float], time: Time, images: Sequence[Tensor], *, last: bool) -> None:
+    """Tells signs of death that have lasted a while, and stops at those that have lasted long."""
+    for sign in run.alarm.look(record, time.step + 1):
+        run.log.say(f"warning: {sign}")
+    verdict = run.alarm.verdict(last=last)
+    if verdict is not None:
+        stop_or_warn(run, verdict, record, time, images)
+
+
 def stop_or_warn(run: Run, reason: Dead, record: Mapping[str, float], time: Time, images: Sequence[Tensor]) -> None:
     """Keeps what is needed to look into it, then stops, unless the person wants to go on."""
     told = {
@@ -184,7 +191,8 @@ def stop_or_warn(run: Run, reason: Dead, record: Mapping[str, float], time: Time
     }
     path = run.folder / f"failure-rank{run.fabric.global_rank}.json"
     if not path.exists():  # the first failure is the one to look into
-        path.write_text(json.dumps(told, indent=1))
+        with contextlib.suppress(OSError):  # a disk that refuses must not hide the reason
+            path.write_text(json.dumps(told, indent=1))
     if not run.keep_going:
         raise Dead(
             f"{reason} The checkpoints from before stand in {run.folder}; the batch and all readings are in "
