@@ -76,7 +76,7 @@ class MaskedPatches(Objective):
         self.gauges["hidden"] = hidden.float().mean()
         if self.training:
             with torch.autocast(theirs.device.type, enabled=False):
-                mean = prototypes.teacher(theirs.flatten(0, 1).mean(0, keepdim=True))[0]  # of the logits, which are linear
+                mean = prototypes.teacher(theirs.flatten(0, 1).mean(0, keepdim=True))[0]  # logits are linear
             self.centre.lerp_(distributed.mean(mean), 1 - self.centre_momentum)
         return {"cross_entropy": loss}
 
