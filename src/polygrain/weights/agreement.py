@@ -35,12 +35,15 @@ class Part(NamedTuple):
 
 
 @torch.no_grad()
-def check_activations(encoder: Encoder, state: State, source: str, missing: tuple[str, ...] = ()) -> str:
+def check_activations(
+    encoder: Encoder, state: State, source: str, missing: tuple[str, ...] = (), heads: Mapping[int, int] = HEADS
+) -> str:
     """Compares part by part, and says in words what was compared.
 
     Args:
         state: the backbone's tensors by the authors' names, the first convolution adapted to the encoder's channels.
         missing: the encoder's tensors that the file lacks, and may lack; their parts are left out.
+        heads: numbers of heads by the width of a ViT.
 
     Raises:
         ValueError: names the first part that differs.
@@ -50,7 +53,7 @@ def check_activations(encoder: Encoder, state: State, source: str, missing: tupl
     state = {key: value.float() for key, value in state.items()}
     compared, largest = 0, 0.0
     try:
-        for part in PARTS[encoder.family](encoder.model, state):
+        for part in PARTS[encoder.family](encoder.model, state, heads):
             if any(name.startswith(part.here) for name in missing):
                 continue
             noise = torch.randn(1, *part.shape, generator=torch.Generator().manual_seed(0))
@@ -97,9 +100,9 @@ def _norm_alone(name: str, here: tuple[str, ...], norm: Any, state: State, shape
 # --- ViT: Mugs, src/vision_transformer.py, which is DINO's.
 
 
-def _vit_parts(model: Any, state: State) -> Iterator[Part]:
+def _vit_parts(model: Any, state: State, heads_by_width: Mapping[int, int]) -> Iterator[Part]:
     width = model.embed_dim
-    heads = HEADS.get(width, model.blocks[0].attn.num_heads)
+    heads = heads_by_width.get(width, model.blocks[0].attn.num_heads)
 
     def embed(pixels: Tensor) -> Tensor:
         kernel = state["patch_embed.proj.weight"]
@@ -150,7 +153,7 @@ def _scaled(own: State, name: str, x: Tensor) -> Tensor:
 # --- ResNet: VICReg, resnet.py; torchvision's, with the stride in the 3x3 convolution.
 
 
-def _resnet_parts(model: Any, state: State) -> Iterator[Part]:
+def _resnet_parts(model: Any, state: State, _: Mapping[int, int]) -> Iterator[Part]:
     if state["conv1.weight"].shape[-1] == 7:  # the authors released no other
 
         def stem(x: Tensor) -> Tensor:
@@ -194,7 +197,7 @@ def _batch_norm(state: State, name: str, x: Tensor) -> Tensor:
 # --- ConvNeXt: VICRegL, convnext.py; the last norm comes before the mean.
 
 
-def _convnext_parts(model: Any, state: State) -> Iterator[Part]:
+def _convnext_parts(model: Any, state: State, _: Mapping[int, int]) -> Iterator[Part]:
     def stem(x: Tensor) -> Tensor:
         return _over_channels(state, "downsample_layers.0.1", _conv(state, "downsample_layers.0.0", x, stride=4))
 
@@ -239,7 +242,7 @@ def _conv(state: State, name: str, x: Tensor, **how: int) -> Tensor:
     return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], **how)
 
 
-PARTS: dict[Family, Callable[[Any, State], Iterator[Part]]] = {
+PARTS: dict[Family, Callable[[Any, State, Mapping[int, int]], Iterator[Part]]] = {
     "vit": _vit_parts,
     "resnet": _resnet_parts,
     "convnext": _convnext_parts,

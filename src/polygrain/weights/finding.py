@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from polygrain.parts.encoder import Encoder, Family
-from polygrain.weights.official import HEADS
+from polygrain.weights.official import heads_of
 
 Kind = Literal["auto", "mugs", "vicreg", "vicregl"]
 Side = Literal["teacher", "student"]
@@ -24,6 +24,14 @@ FAMILIES: dict[Kind, tuple[Family, ...]] = {
 }
 
 
+NETWORKS: dict[str, Side] = {  # of MoCo, PCL and MoCo-v3, whose authors evaluate the student
+    "encoder_q.": "student",
+    "encoder_k.": "teacher",
+    "base_encoder.": "student",
+    "momentum_encoder.": "teacher",
+}
+
+
 class Home(NamedTuple):
     """Where a backbone lies in a file."""
 
@@ -32,12 +40,15 @@ class Home(NamedTuple):
 
 
 def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side | None, source: str) -> Home:
-    """The family and the common prefix of the backbone's tensors; by default the teacher's, if there is one.
+    """The family and the common prefix of the backbone's tensors; by default those of the network that is evaluated.
+
+    That is the teacher, if there is one, and of MoCo and MoCo-v3 the student.
 
     Raises:
         ValueError: when there is none of this kind, or not from the network asked for.
     """
-    prefixes = r"((?:(?:student|teacher|state_dict|model)/)*(?:module\.)?(?:backbone\.|encoder\.|encoder_q\.)?)"
+    inner = "|".join(map(re.escape, ("backbone.", "encoder.", *NETWORKS)))
+    prefixes = rf"((?:(?:student|teacher|state_dict|model)/)*(?:module\.)?(?:{inner})?)"
     found = [
         Home(family, match[1])
         for family in FAMILIES[kind]
@@ -48,13 +59,22 @@ def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side | None,
         wanted = " or ".join(ANCHORS[family] for family in FAMILIES[kind])
         some = ", ".join(list(tensors)[:3])
         raise ValueError(f"{source} holds no backbone as the authors save it: no {wanted}, but {some} ...")
-    sides = {prefix.split("/")[0]: Home(family, prefix) for family, prefix in found}
+    sides = {side_of(prefix) or "": Home(family, prefix) for family, prefix in found}
     if "student" in sides or "teacher" in sides:
-        which = which or ("teacher" if "teacher" in sides else "student")
+        evaluated: Side = "student" if found[0].prefix.endswith(tuple(NETWORKS)) else "teacher"
+        which = which or (evaluated if evaluated in sides else "student")
         if which not in sides:
             raise ValueError(f"{source} holds no {which}; it has the {' and '.join(sides)}")
         return sides[which]
     return found[0]
+
+
+def side_of(prefix: str) -> Side | None:
+    """Whose tensors begin with this prefix, where a file holds two networks."""
+    for name, side in {"student/": "student", "teacher/": "teacher", **NETWORKS}.items():
+        if prefix.startswith(name) or prefix.endswith(name):
+            return side
+    return None
 
 
 def check_build(encoder: Encoder, home: Home, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -69,9 +89,10 @@ def check_build(encoder: Encoder, home: Home, tensors: Mapping[str, Tensor], sou
         raise ValueError(f"{source} holds a {family}, but {name} is a {encoder.family}")
     if family == "vit":
         _check_sizes(encoder, home, tensors, source)
-        heads, official = encoder.model.blocks[0].attn.num_heads, HEADS.get(encoder.dim)
+        heads, official = encoder.model.blocks[0].attn.num_heads, heads_of(home.prefix).get(encoder.dim)
         if official not in (None, heads):
-            raise ValueError(f"{name} has {heads} heads; the Mugs ViT of width {encoder.dim} has {official}")
+            author = "MoCo-v3" if home.prefix.endswith(tuple(NETWORKS)) else "Mugs"
+            raise ValueError(f"{name} has {heads} heads; the {author} ViT of width {encoder.dim} has {official}")
     if family == "convnext":
         if isinstance(encoder.model.norm_pre, nn.Identity):
             raise ValueError(

@@ -13,6 +13,7 @@ from polygrain.parts.queue import Queue
 from polygrain.weights.account import PROBLEMS, ImportReport, IncompleteImport, Row
 from polygrain.weights.agreement import check_activations
 from polygrain.weights.finding import ANCHORS, Home, Kind, Side, check_build, find_backbone
+from polygrain.weights.official import heads_of
 from polygrain.weights.reading import read_checkpoint
 from polygrain.weights.tables import (
     CONVNEXT_BACKBONE,
@@ -24,6 +25,12 @@ from polygrain.weights.tables import (
     Rule,
 )
 from polygrain.weights.tables_clustering import NOT_BACKBONE_CLUSTERING, clustering_table
+from polygrain.weights.tables_contrastive import (
+    MOCOV2_FULL,
+    MOCOV3_FULL,
+    NOT_BACKBONE_CONTRASTIVE,
+    contrastive_table,
+)
 from polygrain.weights.tables_dino import DINO_FULL, NOT_BACKBONE_DINO, dino_table
 from polygrain.weights.tensors import check_finite
 
@@ -64,7 +71,7 @@ def fill_encoder(
     home = find_backbone(tensors, kind, which, source)
     check_build(encoder, home, tensors, source)
     other = "teacher" if home.prefix.startswith("student/") else "student"
-    left = (*NOT_BACKBONE, *NOT_BACKBONE_CLUSTERING, *NOT_BACKBONE_DINO)
+    left = (*NOT_BACKBONE, *NOT_BACKBONE_CLUSTERING, *NOT_BACKBONE_CONTRASTIVE, *NOT_BACKBONE_DINO)
     elsewhere = (*left, Rule(rf"{other}/.*", left=f"the {other}; {home.prefix!r} was taken"))
     tensors = _adapted(tensors, home, encoder)
     inside = {key.removeprefix(home.prefix): value for key, value in tensors.items() if key.startswith(home.prefix)}
@@ -75,7 +82,7 @@ def fill_encoder(
     report = ImportReport(source=source, rows=tuple(rows), notes=(*_taken(home.prefix), *_notes(encoder)))
     _fill(encoder.model, new, report, allow_missing)
     missing = tuple(row.target for row in rows if row.fate == "missing")
-    return report.noting(check_activations(encoder, inside, source, missing))
+    return report.noting(check_activations(encoder, inside, source, missing, heads_of(home.prefix)))
 
 
 def import_full(path: str | Path, method: Method, allow_missing: bool = False) -> ImportReport:
@@ -99,7 +106,7 @@ def fill_method(
     table = full_table(tensors)
     if table is None:
         raise ValueError(f"{source} is not a full checkpoint of a method that is known here")
-    paired = table in (MUGS_FULL, DINO_FULL)
+    paired = table in (MUGS_FULL, DINO_FULL, MOCOV2_FULL, MOCOV3_FULL)
     student = find_backbone(tensors, "auto", "student" if paired else None, source)
     check_build(method.student, student, tensors, source)
     sides: dict[Side | None, Encoder] = {None: method.student}
@@ -123,12 +130,14 @@ def fill_method(
         inside = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         root = f"encoder.{which}.model." if which else "encoder.model."
         lacking = tuple(name.removeprefix(root) for name in missing if name.startswith(root))
-        report = report.noting(check_activations(encoder, inside, source, lacking))
+        report = report.noting(check_activations(encoder, inside, source, lacking, heads_of(prefix)))
     return report
 
 
 def full_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
     """The key table of a full checkpoint; None for a file that holds a backbone alone."""
+    if (table := contrastive_table(tensors)) is not None:
+        return table
     if (table := clustering_table(tensors)) is not None:
         return table
     if (table := dino_table(tensors)) is not None:

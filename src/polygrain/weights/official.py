@@ -6,10 +6,21 @@ from torch import Tensor
 
 from polygrain.parts.encoder import EncoderSettings, Family
 
-VITS = {384: "vit_small_patch16_224", 768: "vit_base_patch16_224", 1024: "vit_large_patch16_224", 1280: "vit_huge_patch16_224"}
+VITS = {
+    384: "vit_small_patch16_224",
+    768: "vit_base_patch16_224",
+    1024: "vit_large_patch16_224",
+    1280: "vit_huge_patch16_224",
+}
 # Every shape is the same with other numbers of heads, so shapes cannot tell; those of the authors are known.
 HEADS = {384: 6, 768: 12, 1024: 16, 1280: 16}
+MOCOV3_HEADS = {384: 12, 768: 12, 1024: 16}
 CONVNEXTS = {96: "convnext_small_vicregl", 128: "convnext_base_vicregl", 256: "convnext_xlarge_vicregl"}
+
+
+def heads_of(prefix: str) -> Mapping[int, int]:
+    """Numbers of heads by width, of the authors whose backbones have tensors of this prefix."""
+    return MOCOV3_HEADS if prefix.endswith(("base_encoder.", "momentum_encoder.")) else HEADS
 
 
 def released_encoder(tensors: Mapping[str, Tensor], family: Family, prefix: str, source: str) -> EncoderSettings:
@@ -33,4 +44,6 @@ def released_encoder(tensors: Mapping[str, Tensor], family: Family, prefix: str,
     name = names[width]
     if family == "vit":
         name = name.replace("patch16", f"patch{tensors[prefix + 'patch_embed.proj.weight'].shape[-1]}")
-    return EncoderSettings(name=name, position="dino" if family == "vit" else "timm")
+    heads = heads_of(prefix).get(width)
+    arguments = {"num_heads": heads} if family == "vit" and heads != HEADS.get(width) else {}
+    return EncoderSettings(name=name, position="dino" if family == "vit" else "timm", arguments=arguments)

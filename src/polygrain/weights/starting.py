@@ -1,5 +1,6 @@
 """Where the networks of a method take their first weights from."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from polygrain.weights.account import ImportReport, Row
 from polygrain.weights.backbone import KEY, load_exactly, open_backbone
 from polygrain.weights.importing import fill_encoder, fill_method, full_table
 from polygrain.weights.reading import read_checkpoint
+from polygrain.weights.tables import Rule
 from polygrain.weights.tensors import opened
 
 
@@ -30,13 +32,31 @@ def start_from(spec: str | Path, method: Method, *, allow_missing: bool = False)
     else:
         tensors = read_checkpoint(spec)
         table = full_table(tensors) or ()
-        named = {rule.target.split(".")[1] for rule in table if rule.target.startswith("objectives.")}
-        if named & set(method.objectives):
+        if _continues(method, table):
             return fill_method(tensors, str(spec), method, allow_missing)
         report = fill_encoder(tensors, str(spec), method.student, allow_missing=allow_missing)
     if isinstance(method.encoder, StudentTeacher):
         method.encoder.restart()
     return report
+
+
+def _continues(method: Method, table: Sequence[Rule]) -> bool:
+    """Whether the method's objectives are built like those of the table, as far as it has them.
+
+    Several methods call an objective "instance"; what it is made of tells them apart.
+    """
+    targets = [rule.target.split("\\")[0].rstrip(".").split(".") for rule in table]
+    own = [names for names in targets if names[0] == "objectives" and names[1:2] and names[1] in method.objectives]
+
+    def there(names: Sequence[str]) -> bool:
+        part: object = method
+        for name in names:
+            if not hasattr(part, name):
+                return False
+            part = getattr(part, name)
+        return True
+
+    return bool(own) and all(map(there, own))
 
 
 def _pretrained(name: str, like: Encoder) -> Encoder:
