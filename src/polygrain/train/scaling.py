@@ -95,7 +95,7 @@ def choose_method(
         _momentum(batch_size, epochs * (facts.images // batch_size)),
         Choice("warmup_epochs", max(1, min(10, epochs // 10)), "a tenth of the run, at most 10 epochs"),
         Choice("queue_start_epoch", max(1, min(15, epochs // 10)), "a tenth of the run, at most 15 epochs"),
-        Choice("epsilon", 0.03, "sharper codes, which small batches need in order to part from uniform ones"),
+        Choice("epsilon", 0.03, "sharper codes, what the authors advise where the loss stays at ln K"),
     ]
     if not facts.gpu:
         why = "narrower heads on a CPU"
