@@ -55,8 +55,10 @@ def test_a_saved_backbone_is_built_again_with_the_same_outputs(tmp_path, setting
     assert again.training == {"method": "mugs", "step": 7}
     for size in (64, 96):
         seen = pixels(size, settings.channels)
-        for one, other in zip(encoder.features(seen), again.encoder.features(seen), strict=True):
-            assert torch.equal(torch.as_tensor(one), torch.as_tensor(other))
+        ours, theirs = encoder.features(seen), again.encoder.features(seen)
+        assert ours.grid == theirs.grid
+        for one, other in zip(ours[:3], theirs[:3], strict=True):
+            assert torch.equal(one, other)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["backbone.safetensors"]
 
 

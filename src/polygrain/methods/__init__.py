@@ -55,7 +55,7 @@ VERIFIED = {
     "mugs": "the authors' code: losses, memories, crops, weights",
     "pcl": "terms and gradient of the authors' code; two processes",
     "simclr": "anchor by anchor from the formula; two processes",
-    "simclr_l": "its parts: SimCLR, and matching as in VICRegL",
+    "simclr_l": "loops over patches; SimCLR in its limit; two processes",
     "simsiam": "loops over images and pairs; two processes",
     "supervised": "cross-entropy by hand, timm's smoothed labels",
     "swav": "codes and loss of lightly; two processes",
