@@ -30,8 +30,12 @@ class Noise(Images):
         return torch.randint(0, 20 * i + 60, (self.channels, 40 + i, 50), dtype=torch.uint8, generator=generator)
 
 
+# which need clusters or labels first, or never train the stem
+OTHERS = {"deepclusterv2", "supervised", "mocov3"}
+
+
 @pytest.mark.parametrize("channels", [1, 5])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - OTHERS))
 def test_a_step_moves_the_stem_whatever_the_channels(name: str, channels: int):
     known = {field.name for field in dataclasses.fields(METHODS[name])}
     settings = METHODS[name](**{key: value for key, value in SMALL.items() if key in known})

@@ -27,7 +27,7 @@ from polygrain.train.pace import Pace
 from polygrain.train.probes import Probe
 from polygrain.train.ranks import Pulse
 from polygrain.train.signals import StopRequest, exit_code, listening
-from polygrain.train.stops import Dead, Interrupted, Stopped
+from polygrain.train.stops import Dead, Interrupted, Lost, Stopped
 
 ASIDE = ("gauges/", "features/", "probe/")  # records that are not terms of the loss
 LOOK_EVERY_STEPS = 10  # how often the alarm looks
@@ -63,10 +63,14 @@ def train(run: Run) -> dict[str, float]:
     Raises:
         Stopped: when the run ends early; what is good of it is saved.
     """
+    well = False
     with listening() as request:
         try:
-            return _train(run, request)
-        except Stopped:
+            record = _train(run, request)
+            well = True
+            return record
+        except Stopped as stopped:
+            well = not isinstance(stopped, Lost)
             raise
         except Exception as error:
             lost = run.pulse.explain(error)
@@ -74,7 +78,7 @@ def train(run: Run) -> dict[str, float]:
                 raise
             raise lost from error
         finally:
-            run.pulse.stop()
+            run.pulse.stop(well=well)
             run.log.close()
 
 

@@ -19,14 +19,16 @@ from polygrain.train.stops import Lost
 
 FOLDER = ".ranks"
 PATIENT = timedelta(hours=2)  # for what one rank does while others wait: saving, measuring
+GRACE = 8.0  # seconds that a collective has to notice a rank that is gone
 SLOW = ("starting", "saving", "measuring")  # phases that may take that long
 LOST_CONTACT = re.compile(r"gloo|nccl|connection (closed|reset|refused)|timed? ?out|socket|broken pipe", re.IGNORECASE)
 
 
 class Pulse:
-    """Says twice a second, in a file of the run, where this rank is; ends the process when it hangs.
+    """Says twice a second, in a file of the run, where this rank is; ends the process when it hangs or is left alone.
 
-    In one process it does nothing.
+    In one process it does nothing. It takes the place of Fabric's own observer, which kills all processes when one has
+    ended badly, before they can say which.
 
     Args:
         patience: seconds without a new phase after which a rank counts as hung.
@@ -42,6 +44,10 @@ class Pulse:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._group: Any = dist.new_group(backend="gloo", timeout=PATIENT)
         self._ended = threading.Event()
+        self._gone_since: float | None = None
+        for thread in threading.enumerate():
+            if thread.name == "child-process-observer":
+                thread._run = lambda: True  # type: ignore[attr-defined] # it looks once more, and finds all well
         threading.Thread(target=self._beat, daemon=True, name="pulse").start()
 
     def at(self, step: int, phase: str) -> None:
@@ -52,9 +58,12 @@ class Pulse:
         if not self._alone:
             dist.barrier(group=self._group)
 
-    def stop(self) -> None:
+    def stop(self, *, well: bool) -> None:
+        """Ends it; other ranks that look learn whether this one ended as it should."""
         if not self._alone:
             self._ended.set()
+            if well:
+                self._tell(0.0, ended=True)
 
     def explain(self, error: Exception) -> Lost | None:
         """What an error of a collective means; None when it is an error of this rank's own, which is told here."""
@@ -78,6 +87,8 @@ class Pulse:
             return f"rank {rank} never began"
         where = f"rank {rank} (process {told['pid']} on {told['host']})"
         at = f"at step {told['step']} ({told['phase']})"
+        if told["ended"]:
+            return f"{where} had ended; it was {at}"
         if told["host"] == socket.gethostname() and not _alive(told["pid"]):
             return f"{where} is gone; it was {at}"
         return (
@@ -85,12 +96,10 @@ class Pulse:
         )
 
     def _beat(self) -> None:
-        path = self._folder / f"{self._rank}.json"
         while not self._ended.wait(0.5):
             still = clock.monotonic() - self._since
-            told = {"pid": os.getpid(), "host": socket.gethostname(), "step": self._step, "phase": self._phase}
-            with contextlib.suppress(OSError):  # where a rank was is a help, not a need
-                path.write_text(json.dumps({**told, "still": still}))
+            self._tell(still)
+            self._leave_if_alone()
             limit = PATIENT.total_seconds() if self._phase in SLOW else self._patience
             if still > limit:
                 told_step = f"step {self._step} ({self._phase})"
@@ -98,6 +107,23 @@ class Pulse:
                     f"polygrain: rank {self._rank} hangs at {told_step} for {still:.0f} s", file=sys.stderr, flush=True
                 )
                 os._exit(Lost.exit_code)
+
+    def _tell(self, still: float, *, ended: bool = False) -> None:
+        told = {"pid": os.getpid(), "host": socket.gethostname(), "step": self._step, "phase": self._phase}
+        with contextlib.suppress(OSError):  # where a rank was is a help, not a need
+            (self._folder / f"{self._rank}.json").write_text(json.dumps({**told, "still": still, "ended": ended}))
+
+    def _leave_if_alone(self) -> None:
+        """Where another rank is gone, the next collective fails and tells; a rank that never gets there leaves here."""
+        told = [self._look_at(rank) for rank in range(distributed.world_size()) if rank != self._rank]
+        if not any("is gone" in line for line in told):
+            self._gone_since = None
+            return
+        self._gone_since = self._gone_since or clock.monotonic()
+        if clock.monotonic() - self._gone_since > GRACE:
+            where = f"rank {self._rank}, at step {self._step} ({self._phase}), leaves"
+            print(f"polygrain: {where}: {'; '.join(told)}", file=sys.stderr, flush=True)
+            os._exit(Lost.exit_code)
 
 
 def _alive(pid: int) -> bool:
