@@ -48,6 +48,7 @@ class Pulse:
         for thread in threading.enumerate():
             if thread.name == "child-process-observer":
                 thread._run = lambda: True  # type: ignore[attr-defined] # it looks once more, and finds all well
+        self._tell(0.0)
         threading.Thread(target=self._beat, daemon=True, name="pulse").start()
 
     def at(self, step: int, phase: str) -> None:
@@ -111,7 +112,9 @@ class Pulse:
     def _tell(self, still: float, *, ended: bool = False) -> None:
         told = {"pid": os.getpid(), "host": socket.gethostname(), "step": self._step, "phase": self._phase}
         with contextlib.suppress(OSError):  # where a rank was is a help, not a need
-            (self._folder / f"{self._rank}.json").write_text(json.dumps({**told, "still": still, "ended": ended}))
+            aside = self._folder / f"{self._rank}.{threading.get_ident()}.tmp"
+            aside.write_text(json.dumps({**told, "still": still, "ended": ended}))
+            aside.replace(self._folder / f"{self._rank}.json")  # whole at any moment: a rank may die while it writes
 
     def _leave_if_alone(self) -> None:
         """Where another rank is gone, the next collective fails and tells; a rank that never gets there leaves here."""
