@@ -10,6 +10,12 @@ torch.set_num_threads(1)
 SHARED = Path(os.environ.get("POLYGRAIN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def features_are_kept_aside(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Not in the cache of the person who runs the tests."""
+    os.environ["POLYGRAIN_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def real_images() -> Path:
     """The folder of real image sets."""

@@ -11,7 +11,8 @@ import yaml
 from PIL import Image
 
 from polygrain.arguments import typed
-from polygrain.cli import main, merge
+from polygrain.cli import main
+from polygrain.commands.pretrain import merge
 
 
 @pytest.fixture

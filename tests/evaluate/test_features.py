@@ -106,7 +106,7 @@ def test_pixel_knn_on_real_images_is_its_published_floor(real_images):
     folder = real_images / "imagenette"
     settings = KnnSettings(k=(10,), temperature=0.1, size=224, workers=0)
     result = evaluate_knn("pixels", str(folder / "train.tar"), str(folder / "val.tar"), settings)
-    assert result.facts["n_val"] == 250
+    assert result.facts["val"]["images"] == 250
     assert result.scores["k=10"]["top1"] == pytest.approx(0.300, abs=0.0121)  # three images
 
 

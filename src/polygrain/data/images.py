@@ -80,6 +80,10 @@ class Images(ABC):
             digest.update(os.fsencode(self.name(i)) + b"\0")
         return digest.hexdigest()
 
+    def state(self) -> str | None:
+        """Short text that also changes when the content of a file does; None where nobody can know."""
+        return None
+
     def labels(self) -> NDArray[np.int64] | None:
         """(n,) the class of every image, -1 where an image has none; None for a source without labels."""
         return None

@@ -89,6 +89,9 @@ class ShardImages(Images):
             digest.update(np.ascontiguousarray(part).tobytes())
         return digest.hexdigest()
 
+    def state(self) -> str:
+        return hashlib.blake2b(f"{self.fingerprint()} {self._states}".encode(), digest_size=16).hexdigest()
+
     def labels(self) -> NDArray[np.int64] | None:
         return self._labels.astype(np.int64) if self._labelled else None
 

@@ -1,5 +1,6 @@
 """Frozen features of a set of images, in memory."""
 
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from polygrain.data.centred import centred
 from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.data.sources import Images
 from polygrain.evaluate.pixels import RawPixels
+from polygrain.evaluate.readouts import check_readout, read_out
+from polygrain.evaluate.settings import Readout
 from polygrain.parts.encoder import Encoder
 
 
@@ -68,7 +71,6 @@ def by_size(views: Sequence[tuple[Tensor, int]]) -> tuple[list[Group], Tensor]:
     return groups, torch.tensor([read for _, read in views])
 
 
-@torch.no_grad()
 def extract(
     encoder: Encoder | RawPixels,
     images: Images,
@@ -77,6 +79,7 @@ def extract(
     resize: int | None = None,
     normalisation: Normalisation = IMAGENET,
     positions: Sequence[int] | NDArray[np.int64] | None = None,
+    readout: Readout = "pooled",
     batch_size: int = 256,
     workers: int | None = 0,
     device: str = "cpu",
@@ -93,48 +96,90 @@ def extract(
         aspect: of the views; `native` is the image's own, as far as patches can tell.
 
     Raises:
-        ValueError: when views of several sizes are to give patches, the encoder cannot take crops of that size, or a
-            feature is not finite; names the image.
+        ValueError: when views of several sizes are to give patches, the encoder cannot take crops of that size or has
+            no such readout, or a feature is not finite; names the image.
     """
-    encoder.check_size(size)
     chosen = np.arange(len(images)) if positions is None else np.asarray(positions)
     if patches and aspect == "native":
         raise ValueError(
             "patches of images at their own aspect differ in number; keep the pooled vectors, or use square"
         )
-    multiple = encoder.stride if aspect == "native" else None
-    views = CentredViews(images, chosen, size, resize, normalisation, multiple)
-    workers = default_workers() if workers is None else workers
-    batches: Any = DataLoader(views, batch_size=batch_size, num_workers=workers, collate_fn=by_size)
-    encoder.to(device)
-    pooled, kept_patches, read, grid = [], [], [], (0, 0)
-    with evaluating(encoder):
-        for groups, index in tqdm(batches, desc="features", unit="batch", disable=not sys.stderr.isatty(), leave=False):
-            read.append(index)
-            vectors = torch.empty(len(index), encoder.dim)
-            for group in groups:
-                seen = encoder.features(group.pixels.to(device))
-                grid = seen.grid
-                vectors[group.places] = seen.pooled.float().cpu()
-                if patches:
-                    kept_patches.append(_finite(seen.patches.float().cpu(), index, images))
-            pooled.append(_finite(vectors, index, images))
-    found = torch.cat(read)
-    decoded = found == torch.from_numpy(chosen)
+    views = Views(images, size=size, resize=resize, normalisation=normalisation, aspect=aspect)
+    rows = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    parts = list(encoded(encoder, views, rows, readout=readout, workers=workers, device=device, patches=patches))
+    if not parts:
+        return ImageFeatures(torch.zeros(0, dtype=torch.long), torch.zeros(0, encoder.dim), None, (0, 0))
+    return joined(parts)
+
+
+def joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    """Features of several batches as those of one."""
+    patches = [part.patches for part in parts if part.patches is not None]
     return ImageFeatures(
-        found[decoded],
-        torch.cat(pooled)[decoded],
-        torch.cat(kept_patches)[decoded] if patches else None,
-        grid,
+        torch.cat([part.positions for part in parts]),
+        torch.cat([part.pooled for part in parts]),
+        torch.cat(patches) if patches else None,
+        parts[-1].grid,
     )
 
 
-def _finite(vectors: Tensor, index: Tensor, images: Images) -> Tensor:
+class Views(NamedTuple):
+    """How the images of a source are looked at."""
+
+    images: Images
+    size: int
+    resize: int | None = None
+    normalisation: Normalisation = IMAGENET
+    aspect: Literal["square", "native"] = "square"
+
+
+@torch.no_grad()
+def encoded(
+    encoder: Encoder | RawPixels,
+    views: Views,
+    batches: Sequence[NDArray[np.int64]],
+    *,
+    readout: Readout = "pooled",
+    workers: int | None = 0,
+    device: str = "cpu",
+    patches: bool = False,
+) -> Iterator[ImageFeatures]:
+    """Features batch by batch, as they are done; `batches` are positions of images."""
+    encoder.check_size(views.size)
+    check_readout(encoder, readout)
+    multiple = encoder.stride if views.aspect == "native" else None
+    flat = np.concatenate([np.zeros(0, np.int64), *batches])
+    ends = np.cumsum([0, *map(len, batches)])
+    loader: Any = DataLoader(
+        CentredViews(views.images, flat, views.size, views.resize, views.normalisation, multiple),
+        batch_sampler=[list(range(start, end)) for start, end in itertools.pairwise(ends.tolist())],
+        num_workers=default_workers() if workers is None else workers,
+        collate_fn=by_size,
+    )
+    encoder.to(device)
+    quiet = not sys.stderr.isatty()
+    with evaluating(encoder), tqdm(total=len(flat), desc="features", unit="image", disable=quiet, leave=False) as bar:
+        for wanted, (groups, index) in zip(batches, loader, strict=True):
+            seen = [read_out(encoder, group.pixels.to(device), readout) for group in groups]
+            vectors = torch.empty(len(index), seen[0].vectors.shape[1])
+            for group, part in zip(groups, seen, strict=True):
+                vectors[group.places] = part.vectors.float().cpu()
+            _check_finite(vectors, index, views.images)
+            kept = index == torch.from_numpy(wanted)  # the others are replacements of what cannot be decoded
+            yield ImageFeatures(
+                index[kept],
+                vectors[kept],
+                seen[0].patches.float().cpu()[kept] if patches else None,
+                seen[-1].grid,
+            )
+            bar.update(len(wanted))
+
+
+def _check_finite(vectors: Tensor, index: Tensor, images: Images) -> None:
     bad = ~torch.isfinite(vectors.flatten(1)).all(dim=1)
     if bad.any():
         name = images.name(int(index[bad][0]))
         raise ValueError(f"the encoder's features of {name!r} are not finite; its weights may be damaged")
-    return vectors
 
 
 @contextmanager

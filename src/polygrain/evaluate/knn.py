@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from polygrain.evaluate.labelled import labelled_features
+from polygrain.evaluate.labelled import labelled_features, summary
 from polygrain.evaluate.metrics import Scores, classification_scores
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.settings import KnnSettings
@@ -45,8 +45,11 @@ def evaluate_knn(model: Any, data: Any, val: Any, settings: KnnSettings | None =
             temperature=settings.temperature,
             seed=settings.seed,
         ),
-        facts={**seen.facts, "k": ks, "temperature": settings.temperature},
+        facts={**seen.facts, "k": ks},
+        model=seen.model,
+        details=seen.details,
         notes=notes,
+        about=summary(seen),
     )
 
 

@@ -1,6 +1,6 @@
 """Features of labelled training and validation images: what every classification protocol starts from."""
 
-import dataclasses
+import hashlib
 import os
 from typing import Any, NamedTuple
 
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polygrain.data.sources import Images, open_images
-from polygrain.evaluate.features import extract
+from polygrain.evaluate import cache
+from polygrain.evaluate.features import Views
 from polygrain.evaluate.models import Model, open_model, pick_device
+from polygrain.evaluate.readouts import IN_WORDS
 from polygrain.evaluate.result import versions
 from polygrain.evaluate.settings import FeatureSettings
 
@@ -25,6 +27,8 @@ class Labelled(NamedTuple):
     val_labels: Tensor  # (n,) long
     classes: int
     facts: dict[str, Any]
+    model: dict[str, Any]
+    details: dict[str, Any]
     notes: tuple[str, ...]
 
 
@@ -48,42 +52,60 @@ def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings
     features, labels, notes = [], [], []
     for name, images, found in (("training", train_images, train_labels), ("validation", val_images, val_labels)):
         positions = np.flatnonzero(found >= 0)
-        seen = extract(
-            opened.encoder,
-            images,
-            size=size,
-            resize=settings.resize,
-            normalisation=opened.normalisation,
-            positions=positions,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            device=device,
-            aspect=settings.aspect,
-        )
+        views = Views(images, size, settings.resize, opened.normalisation, settings.aspect)
+        seen, note = cache.features(opened, views, positions, settings)
         features.append(seen.pooled.to(device))
         labels.append(torch.from_numpy(found)[seen.positions].to(device))
+        notes += [note] if note else []
         if len(positions) < len(images):
             notes.append(f"{len(images) - len(positions)} {name} images have no label and are left out")
         if len(seen.positions) < len(positions):
             notes.append(f"{len(positions) - len(seen.positions)} {name} images cannot be decoded and are left out")
+    if constant(features[0]):
+        notes.append("the features of all training images are the same: this model tells no image from another")
     classes = int(max(labels[0].max(), labels[1].max())) + 1
     counts = torch.bincount(labels[1], minlength=classes)
     facts = {
-        "model": describe(opened),
-        "data": _named(data),
-        "val": _named(val),
-        "n_train": len(labels[0]),
-        "n_val": len(labels[1]),
+        "data": data_facts(train_images, labels[0]),
+        "val": data_facts(val_images, labels[1]),
         "classes": classes,
         "chance": 1 / classes,
         "largest_class": counts.max().item() / len(labels[1]),
         "preprocessing": preprocessing(size, settings, opened),
-        "features": f"pooled vector of the backbone after its final norm, {features[0].shape[1]} dimensions, float32",
-        "settings": dataclasses.asdict(settings),
-        "seed": settings.seed,
-        "versions": versions(),
+        "features": IN_WORDS[settings.readout] + ", float32",
+        "settings": settings.of_protocol(),
     }
-    return Labelled(features[0], labels[0], features[1], labels[1], classes, facts, tuple(notes))
+    details = {"data": named(data), "val": named(val), "versions": versions()}
+    return Labelled(
+        features[0],
+        labels[0],
+        features[1],
+        labels[1],
+        classes,
+        facts,
+        describe(opened) | {"dimensions": features[0].shape[1]},
+        details,
+        tuple(notes),
+    )
+
+
+def constant(features: Tensor) -> bool:
+    """Whether all rows (n, D) are the same, up to what float32 can tell."""
+    spread = (features - features.mean(0)).abs().max()
+    return bool(len(features) > 1 and spread <= 1e-6 * features.abs().max())
+
+
+def data_facts(images: Images, labels: Tensor) -> dict[str, Any]:
+    """What was measured on, so that another set, or the same with other labels, is known to be another."""
+    digest = hashlib.blake2b(images.fingerprint().encode() + labels.cpu().numpy().tobytes(), digest_size=16)
+    return {"images": len(labels), "digest": digest.hexdigest()}
+
+
+def summary(seen: Labelled) -> str:
+    """One line for people: which model, on what."""
+    facts = seen.facts
+    size = f"{facts['val']['images']:,} images of {facts['classes']} classes (chance {facts['chance']:.1%})"
+    return f"{seen.model['name']} on {seen.details['val']}: {size}; features of {facts['data']['images']:,} images"
 
 
 def common_labels(train: Images, val: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -121,7 +143,7 @@ def preprocessing(size: int, settings: FeatureSettings, model: Model) -> dict[st
     }
 
 
-def _named(data: Any) -> str:
+def named(data: Any) -> str:
     return os.fspath(data) if isinstance(data, str | os.PathLike) else type(data).__name__
 
 

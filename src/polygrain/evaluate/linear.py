@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polygrain.evaluate.labelled import labelled_features
+from polygrain.evaluate.labelled import labelled_features, summary
 from polygrain.evaluate.metrics import Scores, classification_scores
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.settings import LinearSettings
@@ -60,13 +60,16 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
             "top1_oracle: the best of them on the test images, which is no honest score"
         ),
         scores={"linear": probed.scores},
-        facts={
-            **seen.facts,
+        facts=seen.facts,
+        model=seen.model,
+        details={
+            **seen.details,
             "learning_rate": probed.chosen,
             "held_out_top1": {str(rate): share for rate, share in probed.held_out.items()},
             "test_top1": {str(rate): share for rate, share in probed.test.items()},
         },
         notes=notes,
+        about=summary(seen),
     )
 
 

@@ -1,6 +1,7 @@
 """What an evaluation found, and under which protocol: a table for people, JSON for machines."""
 
 import dataclasses
+import hashlib
 import json
 import platform
 import textwrap
@@ -22,45 +23,64 @@ class Result:
     Args:
         protocol: its short name, such as "knn".
         description: the protocol in words.
-        scores: shares in [0, 1] by row ("k=20") and metric ("top1"; "top1_low" and "top1_high" bound its interval).
-        facts: the protocol in fields: data, counts, preprocessing, model, settings, versions ...
+        scores: numbers by row ("k=20") and metric ("top1"; "top1_low" and "top1_high" bound its interval): shares in
+            [0, 1], shown in per cent, unless `plain` names the metric.
+        facts: all that decides the numbers besides the model: data, counts, preprocessing, settings ... Two results
+            may stand in one column only if they agree in these, which is what `fingerprint` says.
+        model: which one it was: name, digests, dimensions.
+        details: all else: paths, versions, what was chosen on the way, seconds.
         notes: what a reader must know about this one evaluation.
+        plain: metrics that are no shares.
+        about: one line under the table: what the scores are of.
     """
 
     protocol: str
     description: str
     scores: Mapping[str, Scores]
     facts: Mapping[str, Any]
+    model: Mapping[str, Any]
+    details: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    about: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Short text that differs where the protocol or the data do: never put two of them in one column."""
+        fields = json.dumps([self.protocol, self.facts], sort_keys=True, allow_nan=False)
+        return hashlib.sha256(fields.encode()).hexdigest()[:12]
 
     def json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False)
+        return json.dumps({"fingerprint": self.fingerprint, **dataclasses.asdict(self)}, indent=2, allow_nan=False)
 
     def table(self) -> str:
-        """Scores in per cent, then the protocol in words."""
+        """The protocol in words, then the scores."""
         lines = [*textwrap.wrap(self.description, 100), "", *_aligned(self._rows()), ""]
-        facts = self.facts
-        size = f"{facts['n_val']:,} images of {facts['classes']} classes (chance {facts['chance']:.1%})"
-        lines.append(f"{facts['model']['name']} on {facts['val']}: {size}; features of {facts['n_train']:,} images")
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        about = [self.about] if self.about else []
+        return "\n".join([*lines, *about, f"protocol {self.fingerprint}", *(f"note: {note}" for note in self.notes)])
 
     def _rows(self) -> list[list[str]]:
         metrics = [name for name in HEADINGS if any(name in row for row in self.scores.values())]
         others = [n for row in self.scores.values() for n in row if n not in HEADINGS and not n.endswith(BOUNDS)]
         metrics += dict.fromkeys(others)
-        body = [[name, *(_cell(row, metric) for metric in metrics)] for name, row in self.scores.items()]
+        body = [
+            [name, *(_cell(row, metric, metric in self.plain) for metric in metrics)]
+            for name, row in self.scores.items()
+        ]
         return [["", *(HEADINGS.get(metric, metric.replace("_", " ")) for metric in metrics)], *body]
 
 
 BOUNDS = ("_low", "_high")
 
 
-def _cell(row: Scores, metric: str) -> str:
+def _cell(row: Scores, metric: str, plain: bool) -> str:
     if metric not in row:
         return ""
-    value = f"{row[metric]:.2%}"
+    show = "{:.4g}" if plain else "{:.2%}"
+    value = show.format(row[metric])
     if f"{metric}_low" in row:
-        value += f" [{100 * row[f'{metric}_low']:.1f}, {100 * row[f'{metric}_high']:.1f}]"
+        low, high = (row[metric + bound] * (1 if plain else 100) for bound in BOUNDS)
+        value += f" [{low:.4g}, {high:.4g}]" if plain else f" [{low:.1f}, {high:.1f}]"
     return value
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -55,6 +55,13 @@ class Features(NamedTuple):
     unnormed: Tensor  # (B, D) mean over all tokens or positions, before the final norm
     grid: tuple[int, int]  # rows, columns of the patches
     attention: Tensor | None = None  # (B, N) of the class token in the last block, where it is watched
+
+
+class Level(NamedTuple):
+    """What a backbone holds at one depth."""
+
+    cls: Tensor | None  # (B, D) class token, where there is one
+    map: Tensor  # (B, D, rows, columns)
 
 
 class Encoder(nn.Module):
@@ -160,6 +167,34 @@ class Encoder(nn.Module):
             patches = self.final_norm(patches)
         pooled = self.model.forward_head(normed, pre_logits=True)
         return Features(pooled, patches, last.mean((2, 3)), (last.shape[2], last.shape[3]))
+
+    def levels(self, pixels: Tensor, indices: Sequence[int] | int = 1, *, normed: bool = True) -> list[Level]:
+        """What comes out of some blocks of a ViT, or of stages of a ResNet (the stem is 0) or ConvNeXt.
+
+        Args:
+            pixels: (B, C, H, W).
+            indices: which, counted from 0, or how many of the last ones.
+            normed: a ViT's final norm is applied to each of them (DINO, arXiv:2104.14294, official `eval_linear.py`);
+                maps of the other families are as they come.
+        """
+        wanted = indices if isinstance(indices, int) else list(indices)
+        if self.family != "vit":
+            maps = self.model.forward_intermediates(pixels, indices=wanted, intermediates_only=True)
+            return [Level(None, found) for found in maps]
+        levels = self.model.forward_intermediates(
+            pixels, indices=wanted, norm=False, return_prefix_tokens=True, intermediates_only=True
+        )
+        norm: Callable[[Tensor], Tensor] = self.final_norm if normed else nn.Identity()
+        has_class = self.model.cls_token is not None
+        return [
+            Level(norm(prefix[:, 0]) if has_class else None, norm(found.movedim(1, -1)).movedim(-1, 1))
+            for found, prefix in levels
+        ]
+
+    @property
+    def depth(self) -> int:
+        """How many levels there are."""
+        return len(self.model.blocks) if self.family == "vit" else len(self.model.feature_info)
 
     def final_norm(self, vectors: Tensor) -> Tensor:
         """The backbone's last norm, over the last axis of (..., D); a ResNet has none."""

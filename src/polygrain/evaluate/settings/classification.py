@@ -1,42 +1,8 @@
-"""What a person chooses about an evaluation. Imports nothing heavy, so that `--help` answers at once."""
+"""Choices about classification with frozen features."""
 
 from dataclasses import dataclass
-from typing import Literal
 
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSettings:
-    """How images become features, for every protocol on frozen features.
-
-    Args:
-        size: side of the square the encoder is shown; by default the size it was trained at.
-        resize: length to which the short side is brought before the centre crop; by default size * 256 / 224.
-            Images whose short side is `size` already are not resized.
-        aspect: `square` is the centre crop; `native` keeps the image's own aspect: its longer side is cut to a multiple
-            of the encoder's patch, and images of one size are encoded together.
-        batch_size: images encoded at once.
-        workers: processes that decode images; by default one less than the cores, at most 8.
-        device: `auto` takes a GPU where there is one.
-        seed: of everything drawn at random.
-    """
-
-    size: int | None = None
-    resize: int | None = None
-    aspect: Literal["square", "native"] = "square"
-    batch_size: int = 256
-    workers: int | None = None
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("size", "resize", "batch_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be 1 or more")
-        if self.workers is not None and self.workers < 0:
-            raise ValueError(f"workers is {self.workers}; it must be 0 or more")
-        if self.size is not None and self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize is {self.resize}, less than the crop of {self.size}; use {self.size} or more")
+from polygrain.evaluate.settings.base import FeatureSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,26 @@
+"""The protocols of `polygrain evaluate`: what each asks for, and the function that runs it."""
+
+import importlib
+from typing import Any, NamedTuple
+
+from polygrain.evaluate.settings import FeatureSettings, KnnSettings, LinearSettings
+
+TRAIN, VAL = "Labelled training images: folder or shards.", "Labelled images to classify: folder or shards."
+
+
+class Protocol(NamedTuple):
+    """One protocol, named without importing what runs it."""
+
+    settings: type[FeatureSettings]
+    runs: str  # "module:function", called with model, the data by name, and settings; gives a Result
+    data: dict[str, str]  # options that name data, with their help; those ending in "?" may be left out
+
+    def function(self) -> Any:
+        module, _, name = self.runs.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "knn": Protocol(KnnSettings, "polygrain.evaluate.knn:evaluate_knn", {"data": TRAIN, "val": VAL}),
+    "linear": Protocol(LinearSettings, "polygrain.evaluate.linear:evaluate_linear", {"data": TRAIN, "val": VAL}),
+}

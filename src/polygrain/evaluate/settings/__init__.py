@@ -1,0 +1,6 @@
+"""What a person chooses about an evaluation. Imports nothing heavy, so that `--help` answers at once."""
+
+from polygrain.evaluate.settings.base import FeatureSettings, Readout
+from polygrain.evaluate.settings.classification import KnnSettings, LinearSettings
+
+__all__ = ["FeatureSettings", "KnnSettings", "LinearSettings", "Readout"]
