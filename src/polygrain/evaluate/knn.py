@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from polygrain.evaluate.labelled import labelled_features, summary
-from polygrain.evaluate.metrics import Scores, classification_scores
+from polygrain.evaluate.metrics import Scores, classification_scores, right
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.settings import KnnSettings
 from polygrain.losses.neighbours import knn_predict
@@ -28,6 +28,10 @@ def evaluate_knn(model: Any, data: Any, val: Any, settings: KnnSettings | None =
     notes = seen.notes
     if max(settings.k) > len(seen.train):
         notes += (f"k above the {len(seen.train)} training images was lowered to {len(seen.train)}",)
+    ranked = knn_predict(
+        seen.val, seen.train, seen.train_labels, classes=seen.classes, ks=ks, temperature=settings.temperature
+    )
+    by_k = {f"k={k}": rows if k >= 5 else rows[:, :1] for k, rows in zip(ks, ranked, strict=True)}
     return Result(
         protocol="knn",
         description=(
@@ -35,21 +39,13 @@ def evaluate_knn(model: Any, data: Any, val: Any, settings: KnnSettings | None =
             f"votes exp(cosine / {settings.temperature}), ties to the lowest class id; "
             "95 % interval from 1,000 bootstrap resamples"
         ),
-        scores=knn_scores(
-            seen.train,
-            seen.train_labels,
-            seen.val,
-            seen.val_labels,
-            classes=seen.classes,
-            ks=ks,
-            temperature=settings.temperature,
-            seed=settings.seed,
-        ),
+        scores={k: classification_scores(rows, seen.val_labels, seed=settings.seed) for k, rows in by_k.items()},
         facts={**seen.facts, "k": ks},
         model=seen.model,
         details=seen.details,
         notes=notes,
         about=summary(seen),
+        items={k: right(rows, seen.val_labels) for k, rows in by_k.items()},
     )
 
 

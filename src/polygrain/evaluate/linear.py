@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from polygrain.evaluate.labelled import labelled_features, summary
-from polygrain.evaluate.metrics import Scores, classification_scores
+from polygrain.evaluate.metrics import Scores, classification_scores, right
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.settings import LinearSettings
 from polygrain.evaluate.sweep import Heads, train_heads
@@ -21,6 +22,7 @@ class Probed(NamedTuple):
     chosen: float  # its learning rate
     held_out: dict[float, float]  # top-1 on held-out training images by learning rate
     test: dict[float, float]  # top-1 on the test images by learning rate
+    right: NDArray[np.float64]  # (n,) 1 for each test image that the chosen head names rightly
 
 
 def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | None = None) -> Result:
@@ -70,6 +72,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         },
         notes=notes,
         about=summary(seen),
+        items={"linear": probed.right},
     )
 
 
@@ -125,6 +128,7 @@ def linear_probe(
         rates[best],
         dict(zip(rates, held.tolist(), strict=True)),
         dict(zip(rates, tested.tolist(), strict=True)),
+        right(ranked, test_labels),
     )
 
 

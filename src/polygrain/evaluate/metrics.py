@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Scores = dict[str, float]
@@ -27,6 +28,11 @@ def classification_scores(ranked: Tensor, truth: Tensor, *, seed: int = 0) -> Sc
     if ranked.shape[1] >= 5:
         scores["top5"] = hit[:, :5].any(dim=1).double().mean().item()
     return scores
+
+
+def right(ranked: Tensor, truth: Tensor) -> NDArray[np.float64]:
+    """1 where the first of the ranked classes (B, R) is the true one (B,), else 0: (B,)."""
+    return (ranked[:, 0] == truth).double().cpu().numpy()
 
 
 def bootstrap_interval(share: float, count: int, *, seed: int = 0) -> tuple[float, float]:

@@ -6,9 +6,12 @@ import json
 import platform
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from polygrain.evaluate.metrics import Scores
 
@@ -32,6 +35,8 @@ class Result:
         notes: what a reader must know about this one evaluation.
         plain: metrics that are no shares.
         about: one line under the table: what the scores are of.
+        items: by row, what each item of the test contributes to its first metric, in order: what two models can be
+            compared by in pairs. Not written to JSON.
     """
 
     protocol: str
@@ -43,6 +48,7 @@ class Result:
     notes: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     about: str = ""
+    items: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @property
     def fingerprint(self) -> str:
@@ -51,7 +57,8 @@ class Result:
         return hashlib.sha256(fields.encode()).hexdigest()[:12]
 
     def json(self) -> str:
-        return json.dumps({"fingerprint": self.fingerprint, **dataclasses.asdict(self)}, indent=2, allow_nan=False)
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "items"}
+        return json.dumps({"fingerprint": self.fingerprint, **fields}, indent=2, allow_nan=False)
 
     def table(self) -> str:
         """The protocol in words, then the scores."""
