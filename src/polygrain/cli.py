@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jsonargparse import set_parsing_settings
 
+from polygrain.commands.compare import compare
 from polygrain.commands.demo import demo
 from polygrain.commands.evaluate import evaluate
 from polygrain.commands.export import export
@@ -90,6 +91,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "demo": demo,
     "pretrain": pretrain,
     "evaluate": evaluate,
+    "compare": compare,
     "inspect": inspect,
     "export": export,
     "methods": methods,

@@ -62,9 +62,13 @@ class Result:
 
     def table(self) -> str:
         """The protocol in words, then the scores."""
-        lines = [*textwrap.wrap(self.description, 100), "", *_aligned(self._rows()), ""]
+        lines = [*textwrap.wrap(self.description, 100), "", *aligned(self._rows()), ""]
         about = [self.about] if self.about else []
         return "\n".join([*lines, *about, f"protocol {self.fingerprint}", *(f"note: {note}" for note in self.notes)])
+
+    def cell(self, row: str, metric: str) -> str:
+        """One score as the table shows it."""
+        return _cell(self.scores[row], metric, metric in self.plain)
 
     def _rows(self) -> list[list[str]]:
         metrics = [name for name in HEADINGS if any(name in row for row in self.scores.values())]
@@ -91,7 +95,8 @@ def _cell(row: Scores, metric: str, plain: bool) -> str:
     return value
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines in which the columns stand under each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -1,0 +1,35 @@
+"""Compare backbones."""
+
+from pathlib import Path
+
+from polygrain.arguments import Parser, flags_of, typed
+from polygrain.evaluate.settings.comparing import CompareSettings
+
+
+def compare(arguments: list[str]) -> None:
+    """Several models on the same labelled images, with paired intervals: polygrain compare A B ... --data IMAGES."""
+    models = []
+    while arguments and not arguments[0].startswith("-"):
+        models.append(arguments.pop(0))
+    parser = Parser(
+        prog="polygrain compare",
+        usage="polygrain compare MODEL MODEL ... --data IMAGES [--val IMAGES] [--suite quick|full] [options]",
+        description=(
+            "Runs the same protocols on several models (run folders, backbone files, timm:NAME, random:NAME, pixels) "
+            "and tells how each differs from the first, with paired 95 % intervals."
+        ),
+    )
+    parser.add_argument("--data", type=str, required=True, help="Labelled images: folder or shards.")
+    parser.add_argument("--val", type=str, help="Labelled images to test on. (default: a share of --data)")
+    parser.add_argument("--json", type=str, help="Also write all results with their protocols to this file.")
+    parser.add_class_arguments(CompareSettings)
+    given = parser.parse_args(typed(arguments, (), flags_of(CompareSettings)), defaults=False).as_dict()
+    data, val, out = given.pop("data"), given.pop("val", None), given.pop("json", None)
+    settings = CompareSettings(**given)
+
+    from polygrain.evaluate.comparing import compare as run
+
+    found = run(models, data, val, settings)
+    print(found.table())
+    if out is not None:
+        Path(out).write_text(found.json() + "\n")
