@@ -20,6 +20,7 @@ import torch
 
 from polygrain.data.images import Images
 from polygrain.data.sources import open_images
+from polygrain.methods import METHODS
 from polygrain.parts.encoder import Encoder
 from polygrain.train.alarm import FEATURES
 from polygrain.train.settings import PretrainSettings
@@ -40,6 +41,26 @@ HEALTHY: dict[str, tuple[str, dict[str, Any], dict[str, Any], float]] = {
     "vicregl, ResNet": ("vicregl", RESNET, {**VICREG, "local_width": 128, "optimizer": "adamw", "base_lr": 1e-3}, 0.0),
     "vicregl, ViT": ("vicregl", VIT, {**VICREG, "local_width": 128, "optimizer": "adamw", "base_lr": 1e-3}, 0.0),
 }
+SIZES: dict[str, Any] = {  # of the other methods, for the hyperparameters that each has
+    "large_size": 32, "small_size": 16, "small_crops": 2, "warmup_epochs": 1, **HEADS, **QUEUES, "width": 256,
+    "projector_width": 256, "expander_width": 256, "local_width": 128, "decoder_width": 96, "decoder_depth": 2,
+    "decoder_heads": 3, "freeze_prototypes_epochs": 0, "momentum": 0.98, "teacher_temperature_epochs": 1,
+}  # fmt: skip
+ADAMW = {"optimizer": "adamw", "base_lr": 1e-3}
+MORE: dict[str, dict[str, Any]] = {
+    "supervised": {"classes": 100},
+    "byol": ADAMW,
+    "barlow_twins": ADAMW,
+    "simclr": ADAMW,
+    "swav": {**ADAMW, "queue_start_epoch": 0, "prototypes": 128},
+    "deepclusterv2": {**ADAMW, "prototypes": 128},
+    "pcl": {"clusters": (64, 128)},
+}
+for name, method in METHODS.items():
+    if name not in ("mugs", "vicreg", "vicregl"):
+        has = {field.name for field in dataclasses.fields(method)}  # type: ignore[arg-type]
+        wanted = {**SIZES, **MORE.get(name, {})}
+        HEALTHY[name] = (name, VIT, {key: value for key, value in wanted.items() if key in has}, 0.0)
 DEAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "black images": ("mugs, ViT", {}, "black"),
     "black images, VICRegL": ("vicregl, ResNet", {}, "black"),
@@ -52,6 +73,12 @@ DEAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "constant encoder, VICRegL": ("vicregl, ViT", {}, "constant"),
     "no variance term": ("vicreg, ResNet, LARS", {"variance": 0.0, "covariance": 0.0}, ""),
 }
+
+
+READINGS = (
+    "key_spread", "target_spread", "embedding_std", "prediction_spread", "puzzle_spread", "variance", "code_entropy",
+    "teacher_entropy", "perplexity", "largest_cluster",
+)  # fmt: skip
 
 
 class Black(Images):
@@ -122,20 +149,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--only", choices=["healthy", "dead"])
+    parser.add_argument("--runs", nargs="+", choices=HEALTHY, default=list(HEALTHY), help="healthy runs to make")
     given = parser.parse_args()
     torch.set_num_threads(1)
     images = open_images(given.images)
     folder = Path(tempfile.mkdtemp(prefix="alarm-"))
     if given.only != "dead":
         print("| healthy run | seed | reading | lowest | highest | alarm |\n|---|---|---|---|---|---|", flush=True)
-        for kind in HEALTHY:
+        for kind in given.runs:
             for seed in given.seeds:
                 out = folder / f"{kind}-{seed}"
                 stopped = run(kind, {}, images, seed, given.steps, out)
                 for name, values in readings(out).items():
-                    wanted = name in FEATURES or name.rpartition("/")[2] in (
-                        "key_spread", "teacher_entropy", "perplexity", "variance", "embedding_std"
-                    )  # fmt: skip
+                    wanted = name in FEATURES or name.rpartition("/")[2] in READINGS
                     if wanted:
                         line = f"| {kind} | {seed} | {name} | {min(values):.3g} | {max(values):.3g} |"
                         print(line, stopped or "silent", "|", flush=True)
