@@ -30,6 +30,8 @@ class Crops:
         strong_recipe: recipe of the strongly augmented alternative, drawn with probability `strong_probability`.
         strong_together: one draw decides for all crops of this request, instead of one per crop.
         blur_scale: factor on the sigma of blurs, which the recipes give for crops of 224 pixels.
+        jigsaw: the crops are pieces of one random crop, as of a puzzle: each lies at a random place within its own cell
+            of a square grid, and they come in random order. `scale` is that of the whole, `count` a square number.
         mask: draws what an encoder that hides patches is not shown of each crop.
     """
 
@@ -43,6 +45,7 @@ class Crops:
     strong_probability: float = 0.0
     strong_together: bool = False
     blur_scale: float = 1.0
+    jigsaw: bool = False
     mask: Mask | None = None
 
 

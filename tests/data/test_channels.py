@@ -316,7 +316,7 @@ def test_three_channels_are_drawn_as_ever():
 
 def test_each_channel_is_cut_as_if_it_were_alone(monkeypatch: pytest.MonkeyPatch):
     """Geometry, brightness, sharpness and blur do not mix channels: seven at once are seven gray images."""
-    recipe = Recipe(jitter=(0.4, 0, 0, 0), jitter_probability=0.8, blur_probability=0.5, rand_augment=True)
+    recipe = Recipe(jitter=(0.4, 0, 0, 0), jitter_probability=0.8, blur_probability=0.5, rand_augment="image")
     monkeypatch.setitem(recipes.RECIPES, "apart", recipe)
     requests = (Crops(name="crops", count=12, size=32, scale=(0.1, 1.0), recipes=("apart",)),)
     image = torch.from_numpy(noise(7, 50, 60))

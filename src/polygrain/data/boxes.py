@@ -1,5 +1,6 @@
 """Rectangles of pixels, and where random ones lie: the rules of RandomResizedCrop and RandomErasing."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 TRIES = 10
+PIECE = 64 / 85  # of the sides of a cell, in a grid of 3 x 3 over 255 pixels
 ERASED_AREA = (0.02, 1 / 3)  # share of the crop
 ERASED_RATIO = (0.3, 1 / 0.3)  # height over width
 
@@ -73,6 +75,25 @@ def resized_crop_boxes(
     top = np.where(found, np.floor(place[:, 0] * (height - h + 1)), (height - h) // 2)
     left = np.where(found, np.floor(place[:, 1] * (width - w + 1)), (width - w) // 2)
     return np.stack([top, left, h, w], axis=1).astype(np.int64)
+
+
+def piece_boxes(whole: Integers, order: Integers, place: Floats) -> Integers:
+    """Boxes of the pieces of a puzzle: each has 64/85 of the sides of its cell in a square grid (PIRL, InfoMin).
+
+    Args:
+        whole: (4,) the box that the grid divides.
+        order: (V,) which cell each piece lies in, row after row.
+        place: (V, 2) uniform numbers for top and left within the cell.
+
+    Returns:
+        (V, 4) top, left, height, width; rounded to whole pixels, within `whole`.
+    """
+    grid = math.isqrt(len(order))
+    cells = np.stack(np.divmod(order, grid), axis=1)  # (V, 2) row, column
+    starts, ends = cells * whole[2:] // grid, (cells + 1) * whole[2:] // grid
+    piece = np.maximum(np.rint(whole[2:] / grid * PIECE), 1)
+    corner = starts + np.floor(place * (np.maximum(ends - starts - piece, 0) + 1))
+    return np.concatenate([whole[:2] + corner, np.broadcast_to(piece, corner.shape)], axis=1).astype(np.int64)
 
 
 def erased_boxes(area: Floats, ratio: Floats, place: Floats, size: Integers) -> Integers:

@@ -51,6 +51,7 @@ def cut(images: Sequence[Tensor], draws: Sequence[Draws], normalisation: Normali
         for start in range(0, len(stack), chunk):
             rows = slice(start, start + chunk)
             change_colours(stack[rows], Numbers._make(field[rows] for field in numbers))
+        augment_late(stack, fills, numbers)
         _erase(stack, numbers.erased, draws, request.name)
         for start in range(0, len(stack), chunk):
             photometric.normalise(stack[start : start + chunk], normalisation)
@@ -83,18 +84,20 @@ def _fills(channels: int, normalisation: Normalisation) -> list[Sequence[int]]:
 
 def _sample(words: Sequence[Tensor], fills: Sequence[Sequence[int]], numbers: Numbers, i: int, size: int) -> Tensor:
     """What crop i shows of its image, after RandAugment, in its final size: (4 words, size, size), values of bytes."""
-    operations = [
-        Operation(OPERATIONS[operation], float(magnitude), bool(bicubic))
-        for operation, magnitude, bicubic in zip(
-            numbers.operations[i], numbers.magnitudes[i], numbers.bicubic[i], strict=True
-        )
-        if operation >= 0
-    ]
+    operations = [] if numbers.late[i] else operations_of(numbers, i)
     box = Box(*numbers.box[i].tolist())
     crops = [resize(augment(part, box, operations, fill), size) for part, fill in zip(words, fills, strict=True)]
     crop = crops[0] if len(crops) == 1 else torch.cat(crops)
     # mirroring first, as the authors of Mugs do, would only change the sign of magnitudes, which is random
     return crop.flip(2) if numbers.flipped[i] else crop
+
+
+def operations_of(numbers: Numbers, i: int) -> list[Operation]:
+    """RandAugment's of crop i, in order."""
+    drawn = zip(numbers.operations[i], numbers.magnitudes[i], numbers.bicubic[i], strict=True)
+    return [
+        Operation(OPERATIONS[kind], float(magnitude), bool(bicubic)) for kind, magnitude, bicubic in drawn if kind >= 0
+    ]
 
 
 def resize(region: Tensor, size: int) -> Tensor:
@@ -128,7 +131,7 @@ def change_colours(stack: Tensor, numbers: Numbers) -> None:
         for kind, change in enumerate(kinds):
             for part, rows in _chosen(stack, comes == kind):
                 change(part, strength[rows, kind])
-    for part, _ in _chosen(stack, numbers.gray):
+    for part, _ in _chosen(stack, numbers.gray & ~numbers.late):
         photometric.grayscale(part)
     radius = photometric.box_radius(numbers.blur)
     for reach in np.unique(np.floor(radius)):  # the narrower ones cost less
@@ -136,6 +139,18 @@ def change_colours(stack: Tensor, numbers: Numbers) -> None:
             photometric.gaussian_blur(part, radius[rows])
     for part, _ in _chosen(stack, numbers.solarised):
         photometric.solarise(part)
+
+
+def augment_late(stack: Tensor, fills: Sequence[Sequence[int]], numbers: Numbers) -> None:
+    """RandAugment of finished crops (n, C, H, W), in place, after which they may turn gray (InfoMin)."""
+    size, channels = stack.shape[-1], stack.shape[1]
+    for i in np.flatnonzero(numbers.late).tolist():
+        if operations := operations_of(numbers, i):
+            words = _words(photometric.as_bytes(stack[i]))
+            parts = [augment(w, Box(0, 0, size, size), operations, f) for w, f in zip(words, fills, strict=True)]
+            stack[i] = torch.cat([part.permute(2, 0, 1) for part in parts])[:channels]
+    for part, _ in _chosen(stack, numbers.gray & numbers.late):
+        photometric.grayscale(part)
 
 
 def _chosen(stack: Tensor, choice: Flags) -> Iterator[tuple[Tensor, NDArray[np.intp]]]:

@@ -6,14 +6,14 @@ after a restart, and whatever else is asked for; and crop j of a request does no
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from polygrain.data.boxes import TRIES, Floats, Integers, erased_boxes, resized_crop_boxes
+from polygrain.data.boxes import TRIES, Floats, Integers, erased_boxes, piece_boxes, resized_crop_boxes
 from polygrain.data.randaugment import OPERATIONS, usable
 from polygrain.data.recipes import find_recipe, for_channels
 from polygrain.views import Crops
@@ -21,7 +21,16 @@ from polygrain.views import Crops
 Flags = NDArray[np.bool_]
 
 MASKS = 2**32  # the first stream of masks; those of noise lie below
-MAGNITUDE, MAGNITUDE_STD, LARGEST_MAGNITUDE = 9.0, 0.5, 10.0  # of RandAugment's operations
+PIECES = 2**33  # the stream of puzzles
+MAGNITUDE, OLDER_MAGNITUDE, MAGNITUDE_STD, LARGEST_MAGNITUDE = 9.0, 10.0, 0.5, 10.0  # of RandAugment's operations
+
+# The magnitude with which an operation does what that of the older set ("rand-m10") does at a level: there Posterize
+# and Solarize grow weaker with it, and factors grow from 0.1 to 1.9.
+OLDER: dict[str, Callable[[float], float]] = {
+    "Posterize": lambda level: 2.5 * (4 - int(level / 10 * 4)),
+    "Solarize": lambda level: 10 * (256 - int(level / 10 * 256)) / 256,
+    **dict.fromkeys(("Color", "Contrast", "Brightness", "Sharpness"), lambda level: 2 * level - 10),
+}
 
 
 class Key(NamedTuple):
@@ -46,6 +55,7 @@ class Numbers(NamedTuple):
     solarised: Flags  # (V,)
     operations: Integers  # (V, 2) of RandAugment in order, positions in OPERATIONS; -1 for none
     magnitudes: Floats  # (V, 2) 0..10, negative for the other direction
+    late: Flags  # (V,) they are done to the finished crop, before it turns gray, not to the uncropped image
     bicubic: Flags  # (V, 2) how a geometric operation interpolates; bilinear otherwise
     erased: Integers  # (V, 4) top, left, height, width, in pixels of the crop; height 0 for none
 
@@ -75,11 +85,17 @@ def draw(
     odds = _Odds(*(field[strong.astype(np.int64), np.arange(len(strong))] for field in plan.odds))
     happens = u["happens"] < odds.happens  # (V, 6)
     jittered, gray, blurred, solarised, augmented, erased = happens.T
-    operations, magnitudes = _operations(u, augmented, _places(channels))
+    operations, magnitudes = _operations(u, augmented, odds.late, _places(channels))
     low, high = odds.blur_sigma.T
+    box = resized_crop_boxes(u["area"], u["ratio"], u["place"], plan.scale, plan.ratio, height, width)
+    flipped = u["flip"][:, 0] < 0.5
+    for request, rows in plan.puzzles:
+        order, place = np.split(_generator(key, request.name, PIECES).random((request.count, 3)), [1], axis=1)
+        box[rows] = piece_boxes(box[rows.start], order[:, 0].argsort(), place)
+        flipped[rows] = flipped[rows.start]
     numbers = Numbers(
-        box=resized_crop_boxes(u["area"], u["ratio"], u["place"], plan.scale, plan.ratio, height, width),
-        flipped=u["flip"][:, 0] < 0.5,
+        box=box,
+        flipped=flipped,
         strong=strong,
         jittered=jittered,
         jitter=np.array([1, 1, 1, 0]) + (2 * u["jitter"] - 1) * odds.jitter,
@@ -89,6 +105,7 @@ def draw(
         solarised=solarised,
         operations=operations,
         magnitudes=magnitudes,
+        late=odds.late,
         bicubic=u["bicubic"] < 0.5,
         erased=erased_boxes(u["erased_area"], u["erased_ratio"], u["erased_place"], plan.size) * erased[:, None],
     )
@@ -117,16 +134,24 @@ def _places(channels: int) -> Integers:
     return np.array([OPERATIONS.index(name) for name in usable(channels)])
 
 
-def _operations(u: dict[str, Floats], augmented: Flags, places: Integers) -> tuple[Integers, Floats]:
-    """RandAugment's operations and signed magnitudes, (V, 2): two different ones, each applied half of the time."""
+def _operations(u: dict[str, Floats], augmented: Flags, older: Flags, places: Integers) -> tuple[Integers, Floats]:
+    """RandAugment's operations and signed magnitudes, (V, 2): two, each applied half of the time.
+
+    They differ, but for the older set, which draws with replacement.
+    """
     first = np.floor(u["operation"][:, 0] * len(places)).astype(np.int64)
-    second = np.floor(u["operation"][:, 1] * (len(places) - 1)).astype(np.int64)
-    second += second >= first
+    second = np.floor(u["operation"][:, 1] * np.where(older, len(places), len(places) - 1)).astype(np.int64)
+    second += (second >= first) & ~older
     applied = (u["applied"] < 0.5) & augmented[:, None]
     operations = np.where(applied, places[np.stack([first, second], axis=1)], -1)
     normal = np.sqrt(-2 * np.log1p(-u["magnitude"])) * np.cos(2 * np.pi * u["angle"])  # Box and Muller
-    magnitudes = np.clip(MAGNITUDE + MAGNITUDE_STD * normal, 0, LARGEST_MAGNITUDE)
-    return operations, np.where(u["direction"] < 0.5, -magnitudes, magnitudes)
+    middle = np.where(older, OLDER_MAGNITUDE, MAGNITUDE)[:, None]
+    magnitudes = np.clip(middle + MAGNITUDE_STD * normal, 0, LARGEST_MAGNITUDE)
+    magnitudes = np.where(u["direction"] < 0.5, -magnitudes, magnitudes)
+    for crop, place in zip(*np.nonzero(older[:, None] & (operations >= 0)), strict=True):
+        if older_level := OLDER.get(OPERATIONS[operations[crop, place]]):
+            magnitudes[crop, place] = older_level(abs(magnitudes[crop, place]))
+    return operations, magnitudes
 
 
 _COLUMNS = {
@@ -165,6 +190,7 @@ class _Odds(NamedTuple):
     happens: Floats  # (V, 6) probabilities of jitter, gray, blur, solarisation, RandAugment, erasing
     jitter: Floats  # (V, 4)
     blur_sigma: Floats  # (V, 2)
+    late: Flags  # (V,) RandAugment's older set, on the finished crop
 
 
 class _Plan(NamedTuple):
@@ -176,6 +202,7 @@ class _Plan(NamedTuple):
     strong_probability: Floats  # (V,)
     decides: Integers  # (V,) the crop whose number says whether this one is strong
     odds: _Odds
+    puzzles: tuple[tuple[Crops, slice], ...]  # requests for pieces, and their rows
 
 
 @lru_cache(maxsize=16)
@@ -191,13 +218,14 @@ def _plan(requests: tuple[Crops, ...], channels: int) -> _Plan:
                 recipe.gray_probability,
                 recipe.blur_probability,
                 recipe.solarise_probability,
-                float(recipe.rand_augment),
+                float(recipe.rand_augment is not None),
                 recipe.erase_probability,
             )
             for recipe in alternative
         ]
         for alternative in recipes
     ]
+    ends = np.cumsum([request.count for request in requests])
     blur_scale = np.array([request.blur_scale for request, _ in rows])[:, None]
     return _Plan(
         scale=np.array([request.scale for request, _ in rows]),
@@ -209,5 +237,7 @@ def _plan(requests: tuple[Crops, ...], channels: int) -> _Plan:
             happens=np.array(happens),
             jitter=np.array([[recipe.jitter for recipe in alternative] for alternative in recipes]),
             blur_sigma=np.array([[r.blur_sigma for r in alternative] for alternative in recipes]) * blur_scale,
+            late=np.array([[r.rand_augment == "crop" for r in alternative] for alternative in recipes]),
         ),
+        puzzles=tuple((r, slice(end - r.count, end)) for r, end in zip(requests, ends, strict=True) if r.jigsaw),
     )

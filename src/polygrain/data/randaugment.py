@@ -39,7 +39,6 @@ OPERATIONS = (
     "TranslateY",
 )
 
-
 WITHOUT_COLOURS = ("Rotate", "Brightness", "Sharpness", "ShearX", "ShearY", "TranslateX", "TranslateY")
 
 

@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from polygrain.data.randaugment import OPERATIONS, usable
 from polygrain.views import Crops
@@ -17,8 +18,9 @@ class Recipe:
             applied in random order.
         blur_sigma: range of the Gaussian's sigma, in pixels of the finished crop.
         solarise_probability: values of 128 and above become 255 minus themselves.
-        rand_augment: timm's "rand-m9-mstd0.5-inc1", its two operations drawn without replacement, on the uncropped
-            image.
+        rand_augment: two random operations. "image": timm's "rand-m9-mstd0.5-inc1", drawn without replacement, on the
+            uncropped image. "crop": the older "rand-n2-m10-mstd0.5", drawn with replacement, on the finished crop,
+            after its blur and before it may turn gray.
         erase_probability: of one box of the finished crop being replaced by N(0, 1) noise before normalisation.
     """
 
@@ -28,7 +30,7 @@ class Recipe:
     blur_probability: float = 0.0
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     solarise_probability: float = 0.0
-    rand_augment: bool = False
+    rand_augment: Literal["image", "crop"] | None = None
     erase_probability: float = 0.0
 
 
@@ -45,6 +47,8 @@ RECIPES = {
     "moco2": _MOCO,
     # SimCLR, arXiv:2002.05709, app. A
     "simclr": replace(_MOCO, jitter=(0.8, 0.8, 0.8, 0.2)),
+    # InfoMin, arXiv:2005.10243: official code 84f94ea, `datasets/util.py`, "D"
+    "infomin": replace(_MOCO, jitter=(0.8, 0.8, 0.8, 0.2), rand_augment="crop"),
     # MoCo-v3, arXiv:2104.02057: BYOL's, mirrored last, which changes nothing
     "moco3_a": _ALWAYS_BLURRED,
     "moco3_b": _SOMETIMES_SOLARISED,
@@ -58,9 +62,9 @@ RECIPES = {
     "mae": Recipe(),
     # supervised training: ResNet-50 (pytorch/examples) and DeiT, arXiv:2012.12877
     "supervised": Recipe(),
-    "deit": Recipe(rand_augment=True, erase_probability=0.25),
+    "deit": Recipe(rand_augment="image", erase_probability=0.25),
     # the strong crops of Mugs, arXiv:2203.14415
-    "mugs_strong": Recipe(rand_augment=True, erase_probability=0.25),
+    "mugs_strong": Recipe(rand_augment="image", erase_probability=0.25),
 }
 
 
@@ -99,7 +103,7 @@ def switched_off(recipe: str, channels: int) -> list[str]:
         "grayscale": whole.gray_probability != left.gray_probability,
         "solarisation": whole.solarise_probability != left.solarise_probability,
     }
-    operations = [name for name in OPERATIONS if whole.rand_augment and name not in usable(channels)]
+    operations = [name for name in OPERATIONS if whole.rand_augment is not None and name not in usable(channels)]
     return [name for name, gone in off.items() if gone] + [f"RandAugment's {name}" for name in operations]
 
 

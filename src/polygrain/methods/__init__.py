@@ -6,6 +6,7 @@ from polygrain.methods.byol import BYOL
 from polygrain.methods.deepclusterv2 import DeepClusterV2
 from polygrain.methods.dino import DINO
 from polygrain.methods.ibot import IBOT
+from polygrain.methods.infomin import InfoMin
 from polygrain.methods.mae import MAE
 from polygrain.methods.mocov2 import MoCoV2
 from polygrain.methods.mocov3 import MoCoV3
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Settings]] = {
     "mocov3": MoCoV3,
     "dino": DINO,
     "ibot": IBOT,
+    "infomin": InfoMin,
     "mae": MAE,
     "mst": MST,
     "mugs": Mugs,
@@ -48,6 +50,7 @@ VERIFIED = {
     "deepclusterv2": "loops over images; other k-means code; two processes",
     "dino": "two steps of the authors' code",
     "ibot": "two steps of the authors' code",
+    "infomin": "losses, crops and rates of the authors' code; two processes",
     "mae": "the loss patch by patch, masks by counting",
     "mocov2": "three steps of the authors' code; two processes",
     "mocov3": "anchor by anchor from the formula; two processes",

@@ -117,7 +117,7 @@ def refuses_pairs(student: Sequence[Crops], teacher: Sequence[Crops]) -> str | N
     """Why no view of the student could be compared with another view of the teacher; None if one can."""
     if not teacher:
         return "it takes its targets from a teacher; this method has none"
-    views = sum(crops.count for crops in student)
+    views = sum(crops.count for crops in student if not crops.jigsaw)
     if views < 2:
         return f"it compares a teacher's view with the other views of the image; this method's student sees {views}"
     return None

@@ -28,22 +28,31 @@ class QueuedContrast(Objective):
         queue_size: number of negatives.
         same_crops: student and teacher see the same crops, so that a view is not compared with itself; otherwise
             every view of the one is compared with every view of the other.
+        queries: how many of the student's views, the first ones, look for a key; None for all.
     """
 
     granularity = "instance"
 
     def __init__(
-        self, projector: nn.Module, out: int, *, queue_size: int, temperature: float, same_crops: bool = False
+        self,
+        projector: nn.Module,
+        out: int,
+        *,
+        queue_size: int,
+        temperature: float,
+        same_crops: bool = False,
+        queries: int | None = None,
     ) -> None:
         super().__init__()
         self.projector = StudentTeacher(projector)
         self.queue = Queue(queue_size, out, unit=True)
         self.temperature = temperature
         self.same_crops = same_crops
+        self.queries = queries
         self.dead_values = {"key_spread": ALIKE}
 
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:
-        queries = unit(self.projector.student, pooled(student))  # (V, B, out)
+        queries = unit(self.projector.student, pooled(student[: self.queries]))  # (V, B, out)
         with torch.no_grad():
             keys = unit(self.projector.teacher, pooled(teacher))  # (T, B, out)
         every = torch.full((len(keys), len(queries)), 1 / (len(keys) * len(queries)))
