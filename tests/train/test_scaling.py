@@ -4,6 +4,9 @@ from typing import Any
 import pytest
 
 from polygrain.data.scenes import Scenes
+from polygrain.methods.dino import DINO
+from polygrain.methods.ibot import IBOT
+from polygrain.methods.mae import MAE
 from polygrain.methods.mugs import Mugs
 from polygrain.methods.vicreg import VICReg
 from polygrain.train.resolving import resolve
@@ -39,6 +42,27 @@ def test_momentum_of_a_short_run_keeps_to_a_twenty_fifth_of_its_steps() -> None:
 def test_only_hyperparameters_of_the_method_are_chosen() -> None:
     chosen = by_name(choose_method(VICReg, CPU, batch_size=64, epochs=10, patch=8, small_crops=True))
     assert "queue_size" not in chosen and "expander_width" in chosen
+
+
+def test_a_warm_up_of_the_teachers_temperature_is_no_longer_than_a_tenth_of_the_run() -> None:
+    def chosen(method: type, epochs: int) -> object:
+        values = by_name(choose_method(method, CPU, batch_size=64, epochs=epochs, patch=8, small_crops=True))
+        return values.get("teacher_temperature_epochs", "the paper's")
+
+    assert chosen(IBOT, 80) == 8 and chosen(IBOT, 4) == 0
+    assert chosen(IBOT, 300) == "the paper's"  # 30 epochs
+    assert chosen(DINO, 4) == "the paper's"  # none
+
+
+def test_a_decoder_on_a_cpu_is_small() -> None:
+    values = by_name(choose_method(MAE, CPU, batch_size=64, epochs=80, patch=8, small_crops=True))
+    assert (values["decoder_width"], values["decoder_depth"], values["decoder_heads"]) == (128, 2, 4)
+    gpu = by_name(
+        choose_method(
+            MAE, Facts(images=5000, side=64, gpu=True, cores=2), batch_size=64, epochs=80, patch=8, small_crops=True
+        )
+    )
+    assert "decoder_width" not in gpu
 
 
 def test_crops_are_multiples_of_the_patch() -> None:

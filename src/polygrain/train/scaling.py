@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -101,8 +101,18 @@ def choose_method(
         why = "narrower heads on a CPU"
         wanted += [Choice("hidden", 512, why), Choice("predictor_hidden", 1024, why)]
         wanted += [Choice("expander_width", 1024, why), Choice("local_width", 256, why)]
+        why = "a decoder no larger than a small encoder, on a CPU"
+        wanted += [Choice("decoder_width", 128, why), Choice("decoder_depth", 2, why), Choice("decoder_heads", 4, why)]
     has = {field.name for field in fields(settings)}
+    ramp = _default(settings, "teacher_temperature_epochs")
+    if ramp > (tenth := epochs // 10):
+        wanted.append(Choice("teacher_temperature_epochs", tenth, f"a tenth of the run instead of {ramp} epochs"))
     return [choice for choice in wanted if choice.name in has]
+
+
+def _default(settings: type, name: str) -> int:
+    """The paper's value of a hyperparameter, 0 for a method without it."""
+    return next((cast(int, field.default) for field in fields(settings) if field.name == name), 0)
 
 
 def _crops(facts: Facts, patch: int, small_crops: bool, given: int | None) -> list[Choice]:
