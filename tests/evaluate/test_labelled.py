@@ -29,10 +29,11 @@ def test_knn_tells_colours_apart_and_spells_its_protocol_out():
     spelt = json.loads(result.json())
     assert spelt["protocol"] == "knn"
     assert spelt["facts"]["k"] == [1, 5]
-    assert spelt["facts"]["temperature"] == 0.07
-    assert spelt["facts"]["n_train"] == spelt["facts"]["n_val"] == 40
+    assert spelt["facts"]["settings"]["temperature"] == 0.07
+    assert spelt["facts"]["data"]["images"] == spelt["facts"]["val"]["images"] == 40
     assert spelt["facts"]["chance"] == 1 / 8
-    assert {"seed", "versions", "preprocessing", "settings", "model", "features"} <= spelt["facts"].keys()
+    assert {"preprocessing", "features"} <= spelt["facts"].keys()
+    assert spelt["details"]["versions"]["torch"]
 
 
 def test_a_k_above_the_number_of_images_is_lowered_and_said():
@@ -53,7 +54,7 @@ def test_images_without_a_label_are_left_out_and_said():
     labels = LABELS.copy()
     labels[:3] = -1
     result = evaluate_knn("pixels", Coloured(labels), Coloured(LABELS), KnnSettings(k=(5,), size=16, workers=0))
-    assert result.facts["n_train"] == 37
+    assert result.facts["data"]["images"] == 37
     assert any("3 training images have no label" in note for note in result.notes)
 
 
@@ -81,9 +82,9 @@ def test_linear_probe_tells_colours_apart_and_reports_the_oracle_apart():
     )
     scores = result.scores["linear"]
     assert scores["top1"] > 0.9
-    assert scores["top1_oracle"] == max(result.facts["test_top1"].values())
-    assert scores["top1_held_out"] == max(result.facts["held_out_top1"].values())
-    assert result.facts["held_out_top1"][str(result.facts["learning_rate"])] == scores["top1_held_out"]
+    assert scores["top1_oracle"] == max(result.details["test_top1"].values())
+    assert scores["top1_held_out"] == max(result.details["held_out_top1"].values())
+    assert result.details["held_out_top1"][str(result.details["learning_rate"])] == scores["top1_held_out"]
     assert json.loads(result.json())["protocol"] == "linear_sweep"
 
 
@@ -122,14 +123,15 @@ def test_too_few_images_to_hold_any_out_are_refused():
 def test_the_same_seed_gives_the_same_result():
     settings = LinearSettings(learning_rates=(0.1, 1.0), epochs=3, size=16, workers=0)
     first, second = (evaluate_linear("pixels", *train_and_val(), settings) for _ in range(2))
-    assert first == second
+    assert first.json() == second.json()
+    assert first.items["linear"].tolist() == second.items["linear"].tolist()
 
 
 def test_an_untrained_encoder_follows_the_seed():
     def digest(seed):
         settings = KnnSettings(k=(5,), workers=0, seed=seed)
         train, val = Coloured(LABELS[:8], size=64), Coloured(LABELS[:8], size=64, seed=1)
-        return evaluate_knn("random:vit_mini_64", train, val, settings).facts["model"]["weights_sha256"]
+        return evaluate_knn("random:vit_mini_64", train, val, settings).model["weights_sha256"]
 
     assert digest(0) == digest(0) != digest(1)
 
@@ -161,8 +163,8 @@ def test_sizes_and_names_that_cannot_be_are_refused():
 
 def test_an_encoder_in_memory_is_a_model_too():
     result = evaluate_knn(RawPixels(), *train_and_val(), KnnSettings(k=(5,), size=16, workers=0))
-    assert result.facts["model"]["name"] == "RawPixels"
-    assert result.facts["model"]["checkpoint_sha256"] is None
+    assert result.model["name"] == "RawPixels"
+    assert result.model["checkpoint_sha256"] is None
 
 
 @pytest.mark.parametrize(
