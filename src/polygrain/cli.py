@@ -13,6 +13,7 @@ from jsonargparse import set_parsing_settings
 
 from polygrain.commands.compare import compare
 from polygrain.commands.demo import demo
+from polygrain.commands.embed import embed
 from polygrain.commands.evaluate import evaluate
 from polygrain.commands.export import export
 from polygrain.commands.inspect import inspect
@@ -92,6 +93,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "pretrain": pretrain,
     "evaluate": evaluate,
     "compare": compare,
+    "embed": embed,
     "inspect": inspect,
     "export": export,
     "methods": methods,

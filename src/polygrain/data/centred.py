@@ -1,6 +1,7 @@
 """The one plain view of an image that features are measured on."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,35 @@ def centred(
     image = pixels.center_crop(image, crop)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in normalisation)
     return (image.float() / 255 - mean) / std
+
+
+class Box(NamedTuple):
+    """A rectangle in source-image pixels."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def centred_box(
+    height: int, width: int, size: int, resize: int | None = None, multiple: int | None = None
+) -> tuple[Box, tuple[int, int]]:
+    """What `centred` shows of an image of these sides, and the height and width that it shows it at."""
+    shorter = min(height, width)
+    sides = [min(side, LONGEST_ASPECT * shorter) for side in (height, width)]
+    if resize is None:
+        resize = size if shorter == size else round(size * RESIZE_TO_CROP)
+    resized = [resize if side == shorter else int(resize * side / shorter) for side in sides]
+    crop = [size, size]
+    if multiple is not None:
+        crop = [size if side == resize else side * size // resize // multiple * multiple for side in resized]
+    starts, lengths = [], []
+    for whole, kept, long, short in zip((height, width), sides, resized, crop, strict=True):
+        scale = kept / long
+        starts.append(round((whole - kept) / 2) + round((long - short) / 2) * scale)
+        lengths.append(short * scale)
+    return Box(*starts, *lengths), (crop[0], crop[1])
 
 
 def _middle(image: Tensor, aspect: int) -> Tensor:
