@@ -11,11 +11,37 @@ from torch import Tensor
 
 from polygrain.data.sources import Images, open_images
 from polygrain.evaluate import cache
+from polygrain.evaluate.classes import absent, common_labels, numbered
 from polygrain.evaluate.features import Views
 from polygrain.evaluate.models import Model, open_model, pick_device
 from polygrain.evaluate.readouts import IN_WORDS
 from polygrain.evaluate.result import versions
 from polygrain.evaluate.settings import FeatureSettings
+from polygrain.evaluate.subsets import Choice, choose
+
+ALL = Choice()
+
+
+class Side(NamedTuple):
+    """The images of one split that have a class."""
+
+    images: Images
+    views: Views
+    labels: NDArray[np.int64]  # (len(images),) class of every image, -1 for none
+    positions: NDArray[np.int64]  # (n,) of the images that are used
+
+
+class Sets(NamedTuple):
+    """A model and labelled images to train and to test with."""
+
+    model: Model
+    size: int  # of the crops, in pixels
+    train: Side
+    val: Side
+    classes: int
+    subset: dict[str, Any]  # what is known of the part of the training images that is used; empty for all
+    details: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 class Labelled(NamedTuple):
@@ -32,61 +58,96 @@ class Labelled(NamedTuple):
     notes: tuple[str, ...]
 
 
-def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings) -> Labelled:
+def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings, subset: Choice = ALL) -> Labelled:
     """Opens the model and both sets, and encodes every labelled image once.
 
     Args:
         model: what `open_model` takes; `data` and `val`: what `open_images` takes.
+        subset: which of the training images are used.
 
     Raises:
-        ValueError: when a set has no labels, or `val` has a class that `data` has not.
+        ValueError: when a set has no labels or one class only, or `val` has a class that `data` has not.
+    """
+    return encoded_sets(open_sets(model, data, val, settings, subset), settings)
+
+
+def open_sets(model: Any, data: Any, val: Any, settings: FeatureSettings, subset: Choice = ALL) -> Sets:
+    """Opens the model and both sets, and decodes no image yet.
+
+    Raises:
+        ValueError: see `labelled_features`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # of the weights of an untrained encoder
         opened = open_model(model)
     size = settings.size or opened.image_size
     channels = opened.encoder.channels
-    train_images, val_images = open_images(data, channels), open_images(val, channels)
-    train_labels, val_labels = common_labels(train_images, val_images)
-    device = pick_device(settings.device)
-    features, labels, notes = [], [], []
-    for name, images, found in (("training", train_images, train_labels), ("validation", val_images, val_labels)):
-        positions = np.flatnonzero(found >= 0)
-        views = Views(images, size, settings.resize, opened.normalisation, settings.aspect)
-        seen, note = cache.features(opened, views, positions, settings)
-        features.append(seen.pooled.to(device))
-        labels.append(torch.from_numpy(found)[seen.positions].to(device))
-        notes += [note] if note else []
-        if len(positions) < len(images):
-            notes.append(f"{len(images) - len(positions)} {name} images have no label and are left out")
-        if len(seen.positions) < len(positions):
-            notes.append(f"{len(positions) - len(seen.positions)} {name} images cannot be decoded and are left out")
-    if constant(features[0]):
+    images = [open_images(data, channels), open_images(val, channels)]
+    labels, old, notes = numbered(*common_labels(*images))
+    names = np.array(images[0].classes)[old] if images[0].classes is not None else old
+    found = [np.flatnonzero(of >= 0) for of in labels]
+    for name, source, positions in zip(("training", "validation"), images, found, strict=True):
+        if len(positions) < len(source):
+            notes.append(f"{len(source) - len(positions)} {name} images have no label and are left out")
+    chosen = choose(images[0], labels[0], found[0], subset, settings.seed)
+    notes += [*chosen.notes, *absent(labels[0][chosen.positions], labels[1][found[1]], names)]
+    sides = [
+        Side(source, Views(source, size, settings.resize, opened.normalisation, settings.aspect), of, positions)
+        for source, of, positions in zip(images, labels, (chosen.positions, found[1]), strict=True)
+    ]
+    details = {"data": named(data), "val": named(val), "versions": versions()}
+    details |= {"subset": chosen.details} if chosen.details else {}
+    return Sets(opened, size, sides[0], sides[1], len(old), chosen.facts, details, tuple(notes))
+
+
+def encoded_sets(sets: Sets, settings: FeatureSettings) -> Labelled:
+    """The features of both splits."""
+    notes = list(sets.notes)
+    (train, train_labels, _), (val, val_labels, _) = (
+        encoded_side(sets, side, side.positions, settings, notes) for side in (sets.train, sets.val)
+    )
+    if constant(train):
         notes.append("the features of all training images are the same: this model tells no image from another")
-    classes = int(max(labels[0].max(), labels[1].max())) + 1
-    counts = torch.bincount(labels[1], minlength=classes)
-    facts = {
-        "data": data_facts(train_images, labels[0]),
-        "val": data_facts(val_images, labels[1]),
-        "classes": classes,
-        "chance": 1 / classes,
-        "largest_class": counts.max().item() / len(labels[1]),
-        "preprocessing": preprocessing(size, settings, opened),
+    facts = facts_of(sets, train_labels, val_labels, settings)
+    described = describe(sets.model) | {"dimensions": train.shape[1]}
+    return Labelled(train, train_labels, val, val_labels, sets.classes, facts, described, sets.details, tuple(notes))
+
+
+def encoded_side(
+    sets: Sets, side: Side, positions: NDArray[np.int64], settings: FeatureSettings, notes: list[str]
+) -> tuple[Tensor, Tensor, NDArray[np.int64]]:
+    """Features (n, D), labels (n,) and positions (n,) of those images of a split that can be decoded.
+
+    Args:
+        notes: gets a line about each thing a reader must know.
+    """
+    device = pick_device(settings.device)
+    seen, note = cache.features(sets.model, side.views, positions, settings)
+    notes += [note] if note else []
+    if len(seen.positions) < len(positions):
+        name = "training" if side is sets.train else "validation"
+        notes.append(f"{len(positions) - len(seen.positions)} {name} images cannot be decoded and are left out")
+    labels = torch.from_numpy(side.labels)[seen.positions].to(device)
+    return seen.pooled.to(device), labels, seen.positions.numpy()
+
+
+def facts_of(sets: Sets, train_labels: Tensor, val_labels: Tensor, settings: FeatureSettings) -> dict[str, Any]:
+    """All that decides the numbers of a classification besides the model.
+
+    Args:
+        train_labels: (N,) and val_labels: (n,), of the images that were used.
+    """
+    counts = torch.bincount(val_labels, minlength=sets.classes)
+    return {
+        "data": data_facts(sets.train.images, train_labels) | sets.subset,
+        "val": data_facts(sets.val.images, val_labels),
+        "classes": sets.classes,
+        "chance": 1 / sets.classes,
+        "largest_class": counts.max().item() / len(val_labels),
+        "preprocessing": preprocessing(sets.size, settings, sets.model),
         "features": IN_WORDS[settings.readout] + ", float32",
         "settings": settings.of_protocol(),
     }
-    details = {"data": named(data), "val": named(val), "versions": versions()}
-    return Labelled(
-        features[0],
-        labels[0],
-        features[1],
-        labels[1],
-        classes,
-        facts,
-        describe(opened) | {"dimensions": features[0].shape[1]},
-        details,
-        tuple(notes),
-    )
 
 
 def constant(features: Tensor) -> bool:
@@ -106,28 +167,6 @@ def summary(seen: Labelled) -> str:
     facts = seen.facts
     size = f"{facts['val']['images']:,} images of {facts['classes']} classes (chance {facts['chance']:.1%})"
     return f"{seen.model['name']} on {seen.details['val']}: {size}; features of {facts['data']['images']:,} images"
-
-
-def common_labels(train: Images, val: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Labels of both sets with the same number for the same class, -1 where an image has none.
-
-    A folder numbers the classes it holds, so where both sources name their classes the names decide.
-    """
-    labels = []
-    for name, images in (("--data", train), ("--val", val)):
-        found = images.labels()
-        if found is None or not (found >= 0).any():
-            raise ValueError(
-                f"the images of {name} have no labels; a class folder, .cls members or a dataset gives them"
-            )
-        labels.append(found)
-    if train.classes is None or val.classes is None or train.classes == val.classes:
-        return labels[0], labels[1]
-    places = {name: place for place, name in enumerate(train.classes)}
-    if missing := [name for name in val.classes if name not in places]:
-        raise ValueError(f"--val has a class {missing[0]!r} that --data has not ({len(missing)} such classes)")
-    renamed = np.array([places[name] for name in val.classes], dtype=np.int64)
-    return labels[0], np.where(labels[1] >= 0, renamed[labels[1]], -1)
 
 
 def preprocessing(size: int, settings: FeatureSettings, model: Model) -> dict[str, Any]:
