@@ -43,6 +43,16 @@ def test_the_final_norm_can_be_left_out(vit):
     assert not torch.allclose(raw.cls, normed.cls)
 
 
+def test_a_vit_without_class_token_has_maps_alone():
+    torch.manual_seed(0)
+    arguments = {**TINY, "class_token": False, "global_pool": "avg"}
+    encoder = Encoder(EncoderSettings(name="vit_tiny_patch16_224", arguments=arguments)).eval()
+    pixels = torch.randn(2, 3, 32, 48)
+    (last,) = encoder.levels(pixels)
+    assert last.cls is None
+    torch.testing.assert_close(last.map.flatten(2).transpose(1, 2), encoder.features(pixels).patches)
+
+
 def test_dino_position_codes_reach_the_levels_too():
     torch.manual_seed(0)
     dino = Encoder(EncoderSettings(name="vit_tiny_patch16_224", arguments=TINY, position="dino")).eval()

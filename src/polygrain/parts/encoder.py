@@ -185,11 +185,11 @@ class Encoder(nn.Module):
             pixels, indices=wanted, norm=False, return_prefix_tokens=True, intermediates_only=True
         )
         norm: Callable[[Tensor], Tensor] = self.final_norm if normed else nn.Identity()
-        has_class = self.model.cls_token is not None
-        return [
-            Level(norm(prefix[:, 0]) if has_class else None, norm(found.movedim(1, -1)).movedim(-1, 1))
-            for found, prefix in levels
-        ]
+        maps = [level[0] if self.model.num_prefix_tokens else level for level in levels]
+        maps = [norm(found.movedim(1, -1)).movedim(-1, 1) for found in maps]
+        if self.model.cls_token is None:
+            return [Level(None, found) for found in maps]
+        return [Level(norm(prefix[:, 0]), found) for (_, prefix), found in zip(levels, maps, strict=True)]
 
     @property
     def depth(self) -> int:
