@@ -27,9 +27,13 @@ def compare(arguments: list[str]) -> None:
     data, val, out = given.pop("data"), given.pop("val", None), given.pop("json", None)
     settings = CompareSettings(**given)
 
+    from polygrain.distributed import joined, rank
     from polygrain.evaluate.comparing import compare as run
 
-    found = run(models, data, val, settings)
-    print(found.table())
-    if out is not None:
-        Path(out).write_text(found.json() + "\n")
+    with joined():
+        found = run(models, data, val, settings)
+        if rank() > 0:
+            return
+        print(found.table())
+        if out is not None:
+            Path(out).write_text(found.json() + "\n")
