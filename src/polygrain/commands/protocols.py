@@ -4,6 +4,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from polygrain.evaluate.settings import FeatureSettings, KnnSettings, LinearSettings
+from polygrain.evaluate.settings.video import TrackSettings
 
 TRAIN, VAL = "Labelled training images: folder or shards.", "Labelled images to classify: folder or shards."
 
@@ -23,4 +24,7 @@ class Protocol(NamedTuple):
 PROTOCOLS: dict[str, Protocol] = {
     "knn": Protocol(KnnSettings, "polygrain.evaluate.knn:evaluate_knn", {"data": TRAIN, "val": VAL}),
     "linear": Protocol(LinearSettings, "polygrain.evaluate.linear:evaluate_linear", {"data": TRAIN, "val": VAL}),
+    "track": Protocol(
+        TrackSettings, "polygrain.evaluate.track:evaluate_track", {"data": "Videos: a DAVIS folder or tar archive."}
+    ),
 }
