@@ -8,10 +8,10 @@ import torch
 from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.knn import evaluate_knn
 from polygrain.evaluate.labelled import common_labels
-from polygrain.evaluate.linear import evaluate_linear, linear_probe
+from polygrain.evaluate.linear import evaluate_linear
 from polygrain.evaluate.models import open_model, weights_sha256
 from polygrain.evaluate.pixels import RawPixels
-from polygrain.evaluate.settings import KnnSettings, LinearSettings
+from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSettings, LogisticSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.weights.backbone import save_backbone
 from tests.evaluate.fakes import Coloured
@@ -66,6 +66,44 @@ def test_classes_are_matched_by_name_not_by_number():
         common_labels(train, Coloured([0], classes=["dog"]))
 
 
+def test_a_split_with_one_class_is_refused_and_says_what_to_do():
+    with pytest.raises(ValueError, match=r"all images of --data have the same class .3.* give images of two classes"):
+        evaluate_knn("pixels", Coloured([3, 3, 3]), Coloured([3, 4]))
+    with pytest.raises(ValueError, match="all images of --val have the same class"):
+        evaluate_knn("pixels", Coloured([0, 1]), Coloured([1, 1]))
+
+
+def test_a_label_beyond_the_named_classes_is_refused_and_names_the_image():
+    with pytest.raises(ValueError, match="'picture 1' of --val has label 7, and its source names 2 classes"):
+        evaluate_knn("pixels", Coloured([0, 1], classes=["a", "b"]), Coloured([0, 7], classes=["a", "b"]))
+
+
+def test_class_numbers_with_gaps_are_numbered_anew_and_said():
+    settings = KnnSettings(k=(3,), size=16, workers=0)
+    gaps = evaluate_knn("pixels", Coloured(LABELS * 100_000 + 5), Coloured(LABELS * 100_000 + 5), settings)
+    plain = evaluate_knn("pixels", Coloured(LABELS), Coloured(LABELS), settings)
+    assert gaps.facts["classes"] == 8
+    assert any("run from 5 to 700005 with 8 in use" in note for note in gaps.notes)
+    assert not plain.notes
+
+
+def test_classes_that_only_one_split_has_are_told():
+    train, val = Coloured([0, 1, 2, 2], classes=["ant", "bee", "cow", "dog"]), Coloured([0, 1, 3, 3])
+    result = evaluate_knn("pixels", train, val, KnnSettings(k=(1,), size=16, workers=0))
+    assert "no training image is of class 'dog': 2 validation images that cannot be right" in result.notes
+    assert "no validation image is of class 'cow'" in result.notes
+
+
+def test_constant_features_are_said_and_score_as_a_tie():
+    class Black(Coloured):
+        def load(self, i):
+            return torch.zeros(3, 16, 16, dtype=torch.uint8)
+
+    result = evaluate_knn("pixels", Black(LABELS), Black(LABELS), KnnSettings(k=(40,), size=16, workers=0))
+    assert any("are the same" in note for note in result.notes)
+    assert result.scores["k=40"]["top1"] == 1 / 8  # ties go to the lowest class
+
+
 def test_a_set_without_labels_is_refused():
     class Unlabelled(Coloured):
         def labels(self):
@@ -73,51 +111,6 @@ def test_a_set_without_labels_is_refused():
 
     with pytest.raises(ValueError, match="--val have no labels"):
         evaluate_knn("pixels", Coloured(LABELS), Unlabelled(LABELS))
-
-
-def test_linear_probe_tells_colours_apart_and_reports_the_oracle_apart():
-    train = Coloured(np.arange(200) % 8, seed=1)
-    result = evaluate_linear(
-        "pixels", train, Coloured(LABELS, seed=2), LinearSettings(learning_rates=(0.1, 1.0, 10.0), size=16, workers=0)
-    )
-    scores = result.scores["linear"]
-    assert scores["top1"] > 0.9
-    assert scores["top1_oracle"] == max(result.details["test_top1"].values())
-    assert scores["top1_held_out"] == max(result.details["held_out_top1"].values())
-    assert result.details["held_out_top1"][str(result.details["learning_rate"])] == scores["top1_held_out"]
-    assert json.loads(result.json())["protocol"] == "linear_sweep"
-
-
-def test_test_labels_do_not_choose_the_learning_rate():
-    random = torch.Generator().manual_seed(0)
-    features, labels = torch.randn(100, 6, generator=random), torch.randint(3, (100,), generator=random)
-    arguments = {"classes": 3, "learning_rates": (0.01, 1.0, 20.0), "epochs": 5}
-    chosen = {
-        linear_probe(features[:60], labels[:60], features[60:], truth, **arguments).chosen
-        for truth in (labels[60:], torch.zeros(40, dtype=torch.long), torch.ones(40, dtype=torch.long))
-    }
-    assert len(chosen) == 1
-
-
-def test_held_out_rows_train_nothing():
-    random = torch.Generator().manual_seed(0)
-    features, labels = torch.randn(50, 6, generator=random), torch.randint(3, (50,), generator=random)
-    held = np.random.default_rng(0).permutation(50)[:5]
-    spoilt = labels.clone()
-    spoilt[held] = (spoilt[held] + 1) % 3
-    arguments = {"classes": 3, "learning_rates": (0.5,), "epochs": 5}
-    first = linear_probe(features, labels, features, labels, **arguments)
-    second = linear_probe(features, spoilt, features, labels, **arguments)
-    assert first.test == second.test
-    assert first.held_out != second.held_out
-
-
-def test_too_few_images_to_hold_any_out_are_refused():
-    with pytest.raises(ValueError, match="leaves 0 to choose"):
-        linear_probe(
-            torch.zeros(4, 2), torch.zeros(4).long(), torch.zeros(4, 2), torch.zeros(4).long(), classes=1,
-            learning_rates=(1.0,),
-        )  # fmt: skip
 
 
 def test_the_same_seed_gives_the_same_result():
@@ -179,6 +172,13 @@ def test_an_encoder_in_memory_is_a_model_too():
         (LinearSettings, {"held_out": 1.0}, "held_out is 1.0"),
         (LinearSettings, {"learning_rates": (0.1, 0.0)}, "learning_rates"),
         (LinearSettings, {"epochs": 0}, "epochs is 0"),
+        (LinearSettings, {"preset": "dino"}, "did you mean dinov2"),
+        (LinearSettings, {"readouts": ("pooled", "cls1")}, "cannot be swept"),
+        (LogisticSettings, {"share": 0.1, "list": "a.txt"}, "give one of them"),
+        (LogisticSettings, {"share": 0.0}, "share is 0.0"),
+        (LogisticSettings, {"strengths": (0.0,)}, "strengths are"),
+        (FewShotSettings, {"shots": (0,)}, "shots are"),
+        (FewShotSettings, {"draws": 1}, "draws is 1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, wrong, message):

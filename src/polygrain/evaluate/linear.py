@@ -1,28 +1,26 @@
-"""Linear probing: a classifier on frozen features, its learning rate chosen on held-out training images."""
+"""Linear probing: classifiers on frozen features, one of them chosen on held-out training images."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from polygrain.evaluate.labelled import labelled_features, summary
-from polygrain.evaluate.metrics import Scores, classification_scores, right
+from polygrain.evaluate.augmented import train_on_augmented
+from polygrain.evaluate.choosing import Choosing, held_out_rows
+from polygrain.evaluate.labelled import Labelled, encoded_sets, open_sets, summary
+from polygrain.evaluate.metrics import right
+from polygrain.evaluate.probing import head_names, look
+from polygrain.evaluate.readouts import IN_WORDS, columns, covering
 from polygrain.evaluate.result import Result
-from polygrain.evaluate.settings import LinearSettings
-from polygrain.evaluate.sweep import Heads, train_heads
+from polygrain.evaluate.settings import LinearSettings, Readout
+from polygrain.evaluate.settings.heads import HeadRecipe
+from polygrain.evaluate.sweep import train_heads
 
-
-class Probed(NamedTuple):
-    """What the sweep found."""
-
-    scores: Scores  # of the head chosen on held-out images; "top1_oracle" is the best any head does on the test images
-    chosen: float  # its learning rate
-    held_out: dict[float, float]  # top-1 on held-out training images by learning rate
-    test: dict[float, float]  # top-1 on the test images by learning rate
-    right: NDArray[np.float64]  # (n,) 1 for each test image that the chosen head names rightly
+AUGMENTED = {
+    "crop": "random resized crops, mirrored at even odds",
+    "strong": "random resized crops, mirrored, with RandAugment and random erasing as the strong crops of Mugs",
+}
 
 
 def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | None = None) -> Result:
@@ -36,104 +34,95 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         ValueError: when something handed in cannot be used, in one line.
     """
     settings = settings or LinearSettings()
-    seen = labelled_features(model, data, val, settings)
-    probed = linear_probe(
-        seen.train,
-        seen.train_labels,
-        seen.val,
-        seen.val_labels,
-        classes=seen.classes,
-        learning_rates=settings.learning_rates,
-        epochs=settings.epochs,
-        batch_size=settings.head_batch_size,
-        held_out=settings.held_out,
-        seed=settings.seed,
-    )
+    recipe = settings.recipe()
+    widest = dataclasses.replace(settings, readout=covering(recipe.readouts))
+    sets = open_sets(model, data, val, settings)
+    if recipe.augmentation == "none":
+        seen = encoded_sets(sets, widest)
+        choosing = _on_cached(seen, recipe, widest)
+    else:
+        seen, choosing = train_on_augmented(sets, recipe, widest)
     notes = seen.notes
-    if probed.chosen in (min(settings.learning_rates), max(settings.learning_rates)) and len(probed.test) > 1:
-        notes += (f"the chosen learning rate {probed.chosen} is at the end of the sweep; widen learning_rates",)
+    rate = float(choosing.name.split()[-1])
+    if len(recipe.learning_rates) > 1 and rate in (min(recipe.learning_rates), max(recipe.learning_rates)):
+        notes += (f"the chosen learning rate {rate} is at the end of the sweep; widen learning_rates",)
+    words = "; ".join(IN_WORDS[readout] for readout in recipe.readouts)
     return Result(
-        protocol="linear_sweep",
-        description=(
-            f"Linear probe on frozen, un-augmented features computed once: SGD (momentum 0.9, no weight decay), "
-            f"{settings.epochs} epochs, cosine by epoch, batch {settings.head_batch_size}; "
-            f"{len(settings.learning_rates)} learning rates trained together, the one that is best on "
-            f"{settings.held_out:.0%} of the training images, held out, is tested once. "
-            "top1_oracle: the best of them on the test images, which is no honest score"
-        ),
-        scores={"linear": probed.scores},
-        facts=seen.facts,
+        protocol=("linear_bn" if recipe.batch_norm else "linear") + "_sweep" * (recipe.augmentation == "none"),
+        description=in_words(recipe, settings),
+        scores={"linear": choosing.scores(settings.seed)},
+        facts={**seen.facts, "features": words + ", float32", "settings": settings.of_protocol()},
         model=seen.model,
-        details={
-            **seen.details,
-            "learning_rate": probed.chosen,
-            "held_out_top1": {str(rate): share for rate, share in probed.held_out.items()},
-            "test_top1": {str(rate): share for rate, share in probed.test.items()},
-        },
+        details={**seen.details, "learning_rate": rate, **choosing.details()},
         notes=notes,
         about=summary(seen),
-        items={"linear": probed.right},
+        items={"linear": right(choosing.ranked, seen.val_labels)},
+    )
+
+
+def in_words(recipe: HeadRecipe, settings: LinearSettings) -> str:
+    """The protocol as people would tell it."""
+    augmented = recipe.augmentation != "none"
+    features = "frozen, un-augmented features computed once"
+    if augmented:
+        features = f"frozen features of {AUGMENTED[recipe.augmentation]}, computed anew in each epoch"
+    norm = ", behind a batch norm without gain or offset" if recipe.batch_norm else ""
+    decay = f"weight decay {recipe.weight_decay:g}" if recipe.weight_decay else "no weight decay"
+    warmup = f"{recipe.warmup_epochs} epochs of warm-up, " if recipe.warmup_epochs else ""
+    heads = f"{len(recipe.learning_rates)} learning rates"
+    if len(recipe.readouts) > 1:
+        heads += f" x {len(recipe.readouts)} readouts"
+    return (
+        f"Linear probe, preset {settings.preset}, on {features}{norm}: {recipe.optimizer.upper()} (momentum 0.9, "
+        f"{decay}), {recipe.epochs} epochs, {warmup}cosine by {'step' if recipe.by_step else 'epoch'}, batch "
+        f"{recipe.head_batch_size}; {heads} trained together. The classifier {'and epoch ' * augmented}that is best on "
+        f"{settings.held_out:.0%} of the training images, held out, is tested once. top1_oracle: the best of them on "
+        "the test images, which is no honest score"
+    )
+
+
+def _on_cached(seen: Labelled, recipe: HeadRecipe, settings: LinearSettings) -> Choosing:
+    """The sweep over readouts and learning rates, on features of one readout that covers all."""
+    width = seen.train.shape[1]
+    parts = {readout: columns(readout, settings.readout, width) for readout in recipe.readouts}
+    return linear_probe(
+        {readout: seen.train[:, part] for readout, part in parts.items()},
+        seen.train_labels,
+        {readout: seen.val[:, part] for readout, part in parts.items()},
+        seen.val_labels,
+        classes=seen.classes,
+        recipe=recipe,
+        held_out=settings.held_out,
+        seed=settings.seed,
     )
 
 
 def linear_probe(
-    train: Tensor,
+    train: Mapping[Readout, Tensor],
     train_labels: Tensor,
-    test: Tensor,
+    test: Mapping[Readout, Tensor],
     test_labels: Tensor,
     *,
     classes: int,
-    learning_rates: Sequence[float],
-    epochs: int = 100,
-    batch_size: int = 256,
+    recipe: HeadRecipe,
     held_out: float = 0.1,
     seed: int = 0,
-) -> Probed:
+) -> Choosing:
     """The sweep on features that are there already.
 
     Args:
-        train: (N, D) and test: (n, D), with labels (N,) and (n,).
-        held_out: share of the training rows that chooses the learning rate and trains nothing.
+        train: (N, D) by readout, and test: (n, D), with labels (N,) and (n,).
+        held_out: share of the training rows that chooses the classifier and trains nothing.
 
     Raises:
         ValueError: when that share is no row, or all of them.
     """
-    count = round(held_out * len(train))
-    if not 0 < count < len(train):
-        raise ValueError(
-            f"holding out {held_out:.0%} of {len(train)} training images leaves {count} to choose the learning rate "
-            f"and {len(train) - count} to train; both must be 1 or more"
-        )
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(train))).to(train.device)
-    chooses, trains = order[:count], order[count:]
-    heads = train_heads(
-        train[trains],
-        train_labels[trains],
-        classes=classes,
-        learning_rates=learning_rates,
-        epochs=epochs,
-        batch_size=batch_size,
-        seed=seed,
-    )
-    held = _top1(heads, train[chooses], train_labels[chooses])
-    tested = _top1(heads, test, test_labels)
-    best = int(held.argmax())  # the first, and so the lowest rate, of equals
-    alone = Heads(heads.weight[best : best + 1], heads.bias[best : best + 1])
-    ranked = alone.logits(test)[0].argsort(dim=1, descending=True, stable=True)
-    scores = classification_scores(ranked, test_labels, seed=seed)
-    scores |= {"top1_held_out": held[best].item(), "top1_oracle": tested.max().item()}
-    rates = [float(rate) for rate in learning_rates]
-    return Probed(
-        scores,
-        rates[best],
-        dict(zip(rates, held.tolist(), strict=True)),
-        dict(zip(rates, tested.tolist(), strict=True)),
-        right(ranked, test_labels),
-    )
-
-
-def _top1(heads: Heads, features: Tensor, labels: Tensor) -> Tensor:
-    """Share of right answers of each head (H,)."""
-    chunks = zip(torch.split(features, 1024), torch.split(labels, 1024), strict=True)
-    right = [heads.logits(rows).argmax(-1) == truth for rows, truth in chunks]  # (H, B) each
-    return torch.cat(right, dim=1).double().mean(dim=1)
+    chooses, trains = held_out_rows(len(train_labels), held_out, seed, train_labels.device)
+    sweeps = {
+        readout: train_heads(rows[trains], train_labels[trains], classes=classes, recipe=recipe, seed=seed)
+        for readout, rows in train.items()
+    }
+    choosing = Choosing(head_names(recipe, list(train)), test_labels)
+    held = {readout: rows[chooses] for readout, rows in train.items()}
+    look(choosing, sweeps, held, train_labels[chooses], test)
+    return choosing

@@ -1,6 +1,7 @@
 """Which vector stands for an image."""
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -56,3 +57,29 @@ def read_out(encoder: Encoder | RawPixels, pixels: Tensor, readout: Readout) -> 
         parts.append(patches.mean(1))
     rows, columns = levels[-1].map.shape[2:]
     return Read(torch.cat(parts, dim=1), patches, (rows, columns))
+
+
+def covering(readouts: Sequence[Readout]) -> Readout:
+    """The one readout that holds all of these, so that one pass of the encoder serves them all.
+
+    Args:
+        readouts: "pooled" alone, or any of the others.
+    """
+    if "pooled" in readouts:
+        return "pooled"
+    tokens = "cls4" if any("cls4" in r for r in readouts) else "cls1" if any("cls1" in r for r in readouts) else ""
+    means = "mean" if any("mean" in r for r in readouts) else ""
+    return cast(Readout, "+".join(part for part in (tokens, means) if part))
+
+
+def columns(readout: Readout, whole: Readout, width: int) -> slice:
+    """Where the vector of `readout` lies in that of `whole`, which covers it and is `width` wide."""
+    if readout == whole:
+        return slice(0, width)
+    parts = _tokens(whole) + ("mean" in whole)
+    last = width if "mean" in readout else width // parts * _tokens(whole)
+    return slice(last - width // parts * (_tokens(readout) + ("mean" in readout)), last)
+
+
+def _tokens(readout: Readout) -> int:
+    return 4 if "cls4" in readout else 1 if "cls1" in readout else 0

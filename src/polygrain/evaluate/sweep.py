@@ -1,71 +1,121 @@
-"""Linear classifiers for many learning rates, trained together on features in memory."""
+"""Linear classifiers for many learning rates, trained together."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-MOMENTUM = 0.9
+from polygrain.evaluate.settings.heads import HeadRecipe
+
+MOMENTUM, TRUST = 0.9, 1e-3
+CHUNK = 1024  # images tested at once
+BATCH_NORM_EPSILON = 1e-6  # MAE's
 
 
 class Heads(NamedTuple):
-    """One linear classifier for each learning rate."""
+    """One linear classifier for each learning rate, behind a batch norm they share or none."""
 
     weight: Tensor  # (H, C, D)
     bias: Tensor  # (H, C)
+    norm: nn.Module = nn.Identity()  # without state
 
     def logits(self, features: Tensor) -> Tensor:
         """Features (B, D) to (H, B, C)."""
-        rows = features.expand(len(self.weight), -1, -1)
+        rows = self.norm(features).expand(len(self.weight), -1, -1)
         return torch.baddbmm(self.bias[:, None], rows, self.weight.transpose(1, 2))
 
+    def one(self, head: int) -> "Heads":
+        return self._replace(weight=self.weight[head : head + 1], bias=self.bias[head : head + 1])
 
-def train_heads(
-    features: Tensor,
-    labels: Tensor,
-    *,
-    classes: int,
-    learning_rates: Sequence[float],
-    epochs: int,
-    batch_size: int,
-    seed: int,
-) -> Heads:
-    """SGD with momentum 0.9 and no weight decay on the cross-entropy, one head for each learning rate.
+    def top1(self, features: Tensor, labels: Tensor) -> list[float]:
+        """Share of right answers of each head."""
+        chunks = zip(torch.split(features, CHUNK), torch.split(labels, CHUNK), strict=True)
+        right = [self.logits(rows).argmax(-1) == truth for rows, truth in chunks]  # (H, B) each
+        shares: list[float] = torch.cat(right, dim=1).double().mean(dim=1).tolist()
+        return shares
 
-    DINO's classifier (arXiv:2104.14294, official `eval_linear.py`): weights from N(0, 0.01), biases 0, learning rate
-    scaled by batch_size / 256, cosine to 0 by epoch. All heads start alike and see the same batches, so each is what
-    it would be if trained alone.
+
+class Learner:
+    """Heads of one readout while they are trained.
+
+    SGD with momentum on the cross-entropy, as DINO's classifier (arXiv:2104.14294, official `eval_linear.py`) unless
+    the recipe says otherwise: weights from N(0, 0.01), biases 0, learning rate times batch / 256, half a cosine. All
+    start alike and see the same batches, so each is what it would be if trained alone.
+
+    Args:
+        dim: D of the features.
+        random: draws the weights.
+    """
+
+    def __init__(self, dim: int, classes: int, recipe: HeadRecipe, random: torch.Generator, device: str) -> None:
+        self.recipe = recipe
+        count = len(recipe.learning_rates)
+        weight = 0.01 * torch.randn(classes, dim, generator=random)
+        norm = nn.BatchNorm1d(dim, eps=BATCH_NORM_EPSILON, affine=False) if recipe.batch_norm else nn.Identity()
+        self.heads = Heads(
+            weight.expand(count, -1, -1).clone().to(device),
+            torch.zeros(count, classes, device=device),
+            norm.to(device).eval(),
+        )
+        self._speed = Heads(torch.zeros_like(self.heads.weight), torch.zeros_like(self.heads.bias))
+        self._peak = torch.tensor(recipe.learning_rates, device=device) * recipe.head_batch_size / 256  # (H,)
+
+    @torch.no_grad()
+    def step(self, features: Tensor, labels: Tensor, epoch: float) -> None:
+        """One step on the mean cross-entropy of features (B, D) with labels (B,).
+
+        Args:
+            epoch: how many are done, with what is done of this one.
+        """
+        heads, speed = self.heads, self._speed
+        rate = self.rates(epoch if self.recipe.by_step else math.floor(epoch))
+        heads.norm.train(len(features) > 1)  # one image has no statistics
+        rows = heads.norm(features)
+        heads.norm.eval()
+        by_logits = Heads(heads.weight, heads.bias).logits(rows).softmax(dim=-1)  # (H, B, C)
+        by_logits[:, torch.arange(len(labels), device=labels.device), labels] -= 1
+        by_logits /= len(labels)  # the gradient of one head by its logits is (softmax - one-hot) / B
+        if self.recipe.optimizer == "sgd" and not self.recipe.weight_decay:
+            speed.weight.mul_(MOMENTUM).baddbmm_(by_logits.transpose(1, 2), rows.expand(len(by_logits), -1, -1))
+            speed.bias.mul_(MOMENTUM).add_(by_logits.sum(dim=1))
+        else:
+            by_weight = by_logits.transpose(1, 2) @ rows + self.recipe.weight_decay * heads.weight
+            speed.weight.mul_(MOMENTUM).add_(self._trusted(by_weight))
+            speed.bias.mul_(MOMENTUM).add_(by_logits.sum(dim=1) + self.recipe.weight_decay * heads.bias)
+        heads.weight.addcmul_(speed.weight, rate[:, None, None], value=-1)
+        heads.bias.addcmul_(speed.bias, rate[:, None], value=-1)
+
+    def rates(self, epoch: float) -> Tensor:
+        """(H,) a rise over the warm-up, then half a cosine."""
+        recipe = self.recipe
+        if epoch < recipe.warmup_epochs:
+            return self._peak * epoch / recipe.warmup_epochs
+        done = (epoch - recipe.warmup_epochs) / (recipe.epochs - recipe.warmup_epochs)
+        return recipe.min_lr + (self._peak - recipe.min_lr) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def _trusted(self, gradient: Tensor) -> Tensor:
+        """With LARS the gradient of each head's weights is scaled to their length (MAE, `util/lars.py`)."""
+        if self.recipe.optimizer == "sgd":
+            return gradient
+        lengths = torch.linalg.matrix_norm(self.heads.weight)
+        steps = torch.linalg.matrix_norm(gradient)
+        ratio = torch.where((lengths > 0) & (steps > 0), TRUST * lengths / steps, 1.0)
+        return gradient * ratio[:, None, None]
+
+
+def train_heads(features: Tensor, labels: Tensor, *, classes: int, recipe: HeadRecipe, seed: int) -> Heads:
+    """Trains on features in memory, one head for each learning rate.
 
     Args:
         features: (N, D) float32.
         labels: (N,) long.
     """
     random = torch.Generator().manual_seed(seed)
-    weight = 0.01 * torch.randn(classes, features.shape[1], generator=random)
-    heads = Heads(
-        weight.expand(len(learning_rates), -1, -1).clone().to(features.device),
-        torch.zeros(len(learning_rates), classes, device=features.device),
-    )
-    speed = Heads(torch.zeros_like(heads.weight), torch.zeros_like(heads.bias))
-    peak = torch.tensor(learning_rates, device=features.device) * batch_size / 256  # (H,)
-    for epoch in range(epochs):
-        rate = peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+    learner = Learner(features.shape[1], classes, recipe, random, str(features.device))
+    steps = math.ceil(len(features) / recipe.head_batch_size)
+    for epoch in range(recipe.epochs):
         order = torch.randperm(len(features), generator=random).to(features.device)
-        for rows in torch.split(order, batch_size):
-            _step(heads, speed, features[rows], labels[rows], rate)
-    return heads
-
-
-def _step(heads: Heads, speed: Heads, features: Tensor, labels: Tensor, rate: Tensor) -> None:
-    """speed <- momentum speed + gradient; head <- head - rate speed. The gradient of the mean cross-entropy of one
-    head by its logits is (softmax - one-hot) / B."""
-    by_logits = heads.logits(features).softmax(dim=-1)  # (H, B, C)
-    by_logits[:, torch.arange(len(labels), device=labels.device), labels] -= 1
-    by_logits /= len(labels)
-    rows = features.expand(len(by_logits), -1, -1)
-    speed.weight.mul_(MOMENTUM).baddbmm_(by_logits.transpose(1, 2), rows)
-    speed.bias.mul_(MOMENTUM).add_(by_logits.sum(dim=1))
-    heads.weight.addcmul_(speed.weight, rate[:, None, None], value=-1)
-    heads.bias.addcmul_(speed.bias, rate[:, None], value=-1)
+        for step, rows in enumerate(torch.split(order, recipe.head_batch_size)):
+            learner.step(features[rows], labels[rows], epoch + step / steps)
+    return learner.heads

@@ -1,8 +1,12 @@
 """Choices about classification with frozen features."""
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from polygrain.evaluate.settings.base import FeatureSettings
+from polygrain.evaluate.settings.base import FeatureSettings, Readout
+from polygrain.evaluate.settings.choices import check_held_out, check_one_of, check_subset
+from polygrain.evaluate.settings.heads import PRESETS, HeadRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,26 +31,106 @@ class KnnSettings(FeatureSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class LinearSettings(FeatureSettings):
-    """A linear classifier on features that are computed once, for all learning rates together.
+    """Linear classifiers on frozen features: all learning rates together, or a paper's recipe with `--preset`.
 
     Args:
-        learning_rates: per 256 images; each is multiplied by head_batch_size / 256.
-        epochs: passes over the features; the learning rate follows a cosine to 0, epoch by epoch.
-        head_batch_size: features per step of the classifier.
-        held_out: share of the training images that chooses the learning rate and trains nothing.
+        preset: `sweep` takes features that are computed once, `sweep_bn` the same behind a batch norm; all others
+            (dino_s, dino_b, dino_resnet, dinov2, mugs_s_100ep, mugs_s_300ep, mugs_s_800ep, mugs_b, mugs_l, vicreg,
+            vicregl_convnext, mae) augment the images in every epoch, as their papers do.
+        readouts: several, swept together with the learning rates; by default the preset's, or `readout`.
+        learning_rates: per 256 images; each is multiplied by head_batch_size / 256. By default the preset's.
+        epochs: by default the preset's, 100 in most.
+        head_batch_size: images per step of the classifiers; by default the preset's, 256 for a sweep.
+        held_out: share of the training images that chooses among classifiers (and epochs) and trains nothing.
     """
 
-    learning_rates: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-    epochs: int = 100
-    head_batch_size: int = 256
+    preset: str = "sweep"
+    readouts: tuple[Readout, ...] | None = None
+    learning_rates: tuple[float, ...] | None = None
+    epochs: int | None = None
+    head_batch_size: int | None = None
     held_out: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise ValueError(f"learning_rates are {list(self.learning_rates)}; give one or more, each above 0")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 1, for example 0.1")
+        check_one_of("preset", self.preset, PRESETS)
+        rates = self.learning_rates
+        if rates is not None and (not rates or min(rates) <= 0):
+            raise ValueError(f"learning_rates are {list(rates)}; give one or more, each above 0")
+        check_held_out(self.held_out)
         for name in ("epochs", "head_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be 1 or more")
+        several = self.recipe().readouts
+        if len(several) > 1 and "pooled" in several:
+            raise ValueError("readouts with pooled among others cannot be swept; use cls1, cls4, mean and their sums")
+
+    def recipe(self) -> HeadRecipe:
+        """The preset with what was given besides."""
+        preset = PRESETS[self.preset]
+        named = (self.readout,) if self.readout != "pooled" else preset.readouts or ("pooled",)
+        return dataclasses.replace(
+            preset,
+            readouts=self.readouts or named,
+            learning_rates=self.learning_rates or preset.learning_rates,
+            epochs=self.epochs or preset.epochs,
+            head_batch_size=self.head_batch_size or preset.head_batch_size,
+        )
+
+    def of_protocol(self) -> dict[str, Any]:
+        settings = {name: value for name, value in super().of_protocol().items() if name != "readout"}
+        return settings | dataclasses.asdict(self.recipe())
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogisticSettings(FeatureSettings):
+    """Logistic regression on frozen features, on all labels or 1 % or 10 % of them.
+
+    Args:
+        form: `mugs` and `ibot`: features of length 1, no intercept, penalty strength / n |W|^2 / 2. `dinov2`: features
+            as they are, with intercept, 45 values of C = 1 / strength. `ridge`: least squares in closed form, quickest.
+        strengths: of the penalty, all tried; by default the form's.
+        share: of the training images of each class that is used, one at least; the same ones for the same seed.
+        list: file that names the training images to use, one to a line, such as SimCLR's lists for ImageNet.
+        held_out: share of those images that chooses the strength; the classifier is then fitted to all.
+    """
+
+    form: Literal["mugs", "ibot", "dinov2", "ridge"] = "mugs"
+    strengths: tuple[float, ...] | None = None
+    share: float | None = None
+    list: str | None = None
+    held_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.strengths is not None and (not self.strengths or min(self.strengths) <= 0):
+            raise ValueError(f"strengths are {[*self.strengths]}; give one or more, each above 0")
+        check_subset(self.share, self.list)
+        check_held_out(self.held_out)
+
+    def of_protocol(self) -> dict[str, Any]:
+        return {name: value for name, value in super().of_protocol().items() if name not in ("share", "list")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotSettings(FeatureSettings):
+    """Few-shot classification with frozen features: some labelled images of each class, drawn several times.
+
+    Args:
+        shots: numbers of images of each class.
+        draws: of the images, each with its own seed.
+        classifier: `centroid` takes the class whose mean vector is nearest, `knn` lets all shots vote (weighted as
+            in DINO), `logistic` fits a logistic regression (that of Mugs, strength 0.1). All by cosine similarity.
+    """
+
+    shots: tuple[int, ...] = (1, 2, 5)
+    draws: int = 5
+    classifier: Literal["centroid", "knn", "logistic"] = "centroid"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.shots or min(self.shots) < 1:
+            raise ValueError(f"shots are {[*self.shots]}; give one or more numbers of images, each 1 or more")
+        if self.draws < 2:
+            raise ValueError(f"draws is {self.draws}; an interval needs 2 or more")
