@@ -121,7 +121,7 @@ def kept_neighbours(views: Tensor, plain: Tensor, k: int) -> Floats:
     """(M,) share of the k nearest images of each that stay when it is changed: mean over views (M, V, D)."""
     before = neighbour_lists(plain[: len(views)], plain, k)
     each: Floats = np.stack([overlap(before, neighbour_lists(view, plain, k)) for view in views.unbind(1)])
-    return each.mean(0)
+    return np.asarray(each.mean(0))
 
 
 def knn_grain(name: str, features: Tensor, labels: NDArray[np.int64]) -> Grain:

@@ -15,11 +15,11 @@ def spread(vectors: Tensor) -> Tensor:
     Args:
         vectors: (B, D) with B > 1.
     """
-    unit = F.normalize(vectors.detach().float(), dim=1)
+    unit = F.normalize(_real(vectors), dim=1)
     return unit.std(dim=0, correction=0).mean() * math.sqrt(vectors.shape[1])
 
 
-def effective_rank(vectors: Tensor) -> Tensor:
+def rankme(vectors: Tensor) -> Tensor:
     """RankMe: exp(-sum p log p) with p = sigma / ||sigma||_1 + 1e-7, sigma the singular values, not centred.
 
     Between 1 and min(B, D); compare runs of one method only (arXiv:2210.02885). The singular values are the square
@@ -41,6 +41,11 @@ def mean_cosine(vectors: Tensor) -> Tensor:
 
     sum_{i != j} u_i u_j = ||sum u||^2 - sum ||u||^2, so that no (B, B) matrix is made.
     """
-    unit = F.normalize(vectors.detach().float(), dim=1)
+    unit = F.normalize(_real(vectors), dim=1)
     pairs = unit.shape[0] * (unit.shape[0] - 1)
     return (unit.sum(dim=0).square().sum() - unit.square().sum()) / pairs
+
+
+def _real(vectors: Tensor) -> Tensor:
+    """In float32, or float64 where they are."""
+    return vectors.detach().to(torch.promote_types(vectors.dtype, torch.float32))

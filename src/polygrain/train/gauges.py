@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from polygrain.losses.gauges import effective_rank, mean_cosine, spread
+from polygrain.losses.gauges import mean_cosine, rankme, spread
 from polygrain.views import Encoding
 
 ROWS = 512  # enough to see a collapse, and cheap beside a step
@@ -23,6 +23,6 @@ def feature_gauges(seen: Sequence[Encoding]) -> dict[str, Tensor]:
         rows = vectors[:: max(1, len(vectors) // ROWS)][:ROWS]
         if len(rows) > 1:
             gauges[f"features/{name}_spread"] = spread(rows)
-            gauges[f"features/{name}_effective_rank"] = effective_rank(rows)
+            gauges[f"features/{name}_effective_rank"] = rankme(rows)
             gauges[f"features/{name}_mean_cosine"] = mean_cosine(rows)
     return gauges
