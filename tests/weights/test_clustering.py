@@ -7,11 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from polygrain.methods.deepclusterv2 import DeepClusterV2
+from polygrain.methods.mocov2 import MoCoV2
+from polygrain.methods.pcl import PCL
 from polygrain.methods.simsiam import SimSiam
 from polygrain.methods.swav import SwAV
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.weights.account import IncompleteImport
 from polygrain.weights.importing import import_full, import_weights
+from polygrain.weights.starting import start_from
 from tests.weights import official
 
 State = dict[str, Tensor]
@@ -106,3 +110,62 @@ def test_a_file_of_simsiam_fills_projector_and_predictor_too(tmp_path: Path) -> 
     state = method.state_dict()
     for name, theirs in (("projector.6.bias", "encoder.fc.6.bias"), ("predictor.3.weight", "predictor.3.weight")):
         assert torch.equal(state[f"objectives.instance.{name}"], file["state_dict"][f"module.{theirs}"])
+
+
+def test_a_file_of_deepcluster_fills_the_head_and_all_prototypes_and_leaves_the_rest_to_the_first_epoch(
+    tmp_path: Path,
+) -> None:
+    file = {"epoch": 400, "state_dict": deepcluster(), "optimizer": {"state": {}}}
+    method = DeepClusterV2(hidden=8, out=6, prototypes=5).build(resnet50())
+    method.prepare(12)
+    report = import_full(saved(tmp_path, file), method)
+    assert report.complete and not report.count("left")
+    anew = {row.target for row in report.rows if row.fate == "anew"}
+    assert anew == {f"objectives.group.{name}" for name in ("bank.rows", "clusters", "largest_cluster")}
+    state, theirs = method.state_dict(), file["state_dict"]
+    for h in range(3):
+        centroids = state["objectives.group.centroids"][h]
+        assert torch.equal(centroids, theirs[f"module.prototypes.prototypes{h}.weight"])
+    for ours, name in (("0.weight", "0.weight"), ("1.running_var", "1.running_var"), ("3.bias", "3.bias")):
+        assert torch.equal(state[f"objectives.group.projector.{ours}"], theirs[f"module.projection_head.{name}"])
+    assert torch.equal(state["encoder.model.conv1.weight"], theirs["module.conv1.weight"])
+
+
+def test_prototypes_that_a_file_of_deepcluster_lacks_are_missed_and_one_too_many_is_not_ignored(tmp_path: Path) -> None:
+    method = DeepClusterV2(hidden=8, out=6, prototypes=5, clusterings=4).build(resnet50())
+    with pytest.raises(IncompleteImport, match="1 missing"):
+        import_full(saved(tmp_path, deepcluster()), method)
+    method = DeepClusterV2(hidden=8, out=6, prototypes=5, clusterings=2).build(resnet50())
+    with pytest.raises(IncompleteImport, match=r"0 missing, 1 unknown"):
+        import_full(saved(tmp_path, deepcluster()), method)
+
+
+def test_a_file_of_pcl_fills_both_networks_heads_and_the_queue_and_clusters_are_found_later(tmp_path: Path) -> None:
+    file = pcl()
+    file["state_dict"]["module.queue_ptr"].fill_(4)
+    method = PCL(queue_size=16, clusters=(2, 3)).build(resnet50())
+    method.prepare(12)
+    report = import_full(saved(tmp_path, file), method)
+    assert report.complete and not report.count("left")
+    assert {row.target.split(".")[-1] for row in report.rows if row.fate == "anew"} == {
+        "clusters", "centroids", "concentrations", "largest_cluster"
+    }  # fmt: skip
+    state, theirs = method.state_dict(), file["state_dict"]
+    for ours, name in (
+        ("encoder.student.model.conv1.weight", "encoder_q.conv1.weight"),
+        ("encoder.teacher.model.layer4.2.bn3.bias", "encoder_k.layer4.2.bn3.bias"),
+        ("objectives.group.projector.student.2.weight", "encoder_q.fc.2.weight"),
+        ("objectives.group.projector.teacher.0.bias", "encoder_k.fc.0.bias"),
+    ):
+        assert torch.equal(state[ours], theirs[f"module.{name}"]), ours
+    assert torch.equal(state["objectives.group.queue.rows"], theirs["module.queue"].T)
+    assert int(state["objectives.group.queue.pointer"]) == 4 and int(state["objectives.group.queue.filled"]) == 16
+
+
+def test_files_named_alike_continue_the_method_that_is_to_be_filled(tmp_path: Path) -> None:
+    file = pcl()
+    path = saved(tmp_path, file)
+    for method in (PCL(queue_size=16, clusters=(2, 3)).build(resnet50()), MoCoV2(queue_size=16).build(resnet50())):
+        start_from(path, method)
+        (objective,) = method.objectives.values()
+        assert torch.equal(objective.queue.rows, file["state_dict"]["module.queue"].T)

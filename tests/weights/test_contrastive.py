@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from polygrain.methods.barlow_twins import BarlowTwins
+from polygrain.methods.infomin import InfoMin
 from polygrain.methods.mocov2 import MoCoV2
 from polygrain.methods.mocov3 import MoCoV3
 from polygrain.methods.simclr import SimCLR
@@ -67,9 +68,10 @@ def barlow() -> dict[str, Any]:
 @cache
 def infomin() -> dict[str, Any]:
     heads = {**linear("head.0", 8, 2048), **linear("head.2", 6, 8)}
-    heads |= {**linear("head_jig.fc1.0", 8, 2048), **linear("head_jig.fc2", 6, 54)}
+    heads |= {**linear("head_jig.fc1.0", 8, 2048), **linear("head_jig.fc1.2", 6, 8), **linear("head_jig.fc2", 6, 54)}
     student = {**named("encoder.", official.random_resnet()), **heads}
-    return {"epoch": 800, "model": named("module.", student), "model_ema": moved(student)}
+    memory = {"memory": torch.randn(16, 6)}
+    return {"epoch": 800, "model": named("module.", student), "model_ema": moved(student), "contrast": memory}
 
 
 def test_the_student_of_moco_is_taken_as_its_authors_evaluate_it(tmp_path: Path) -> None:
@@ -161,3 +163,28 @@ def test_a_tensor_that_no_table_knows_is_an_error(tmp_path: Path) -> None:
     file = {**mocov3(), "state_dict": {**mocov3()["state_dict"], "module.base_encoder.surprise": torch.zeros(2)}}
     with pytest.raises(IncompleteImport, match=r"0 missing, 1 unknown"):
         import_weights(saved(tmp_path, file), tiny())
+
+
+def test_the_student_of_infomin_is_taken_unless_the_teacher_is_asked_for(tmp_path: Path) -> None:
+    encoder, path = resnet50(), saved(tmp_path, infomin())
+    weight = official.random_resnet()["layer4.2.conv3.weight"]
+    for which, expected in ((None, weight), ("student", weight), ("teacher", weight + 0.25)):
+        assert import_weights(path, encoder, which=which).complete
+        assert torch.equal(encoder.model.layer4[2].conv3.weight, expected)
+
+
+def test_a_full_file_of_infomin_fills_both_networks_three_heads_and_the_queue(tmp_path: Path) -> None:
+    method = InfoMin(hidden=8, out=6, queue_size=16).build(resnet50())
+    report = import_full(saved(tmp_path, infomin()), method)
+    assert report.complete and report.count("left") == 6  # the teacher's head of puzzles
+    own, theirs = method.state_dict(), infomin()
+    for ours, name in (
+        ("encoder.student.model.conv1.weight", "encoder.conv1.weight"),
+        ("objectives.instance.projector.student.2.bias", "head.2.bias"),
+        ("objectives.jigsaw.fc1.0.weight", "head_jig.fc1.0.weight"),
+        ("objectives.jigsaw.fc2.weight", "head_jig.fc2.weight"),
+    ):
+        assert torch.equal(own[ours], theirs["model"][f"module.{name}"]), ours
+    assert torch.equal(own["objectives.instance.projector.teacher.0.weight"], theirs["model_ema"]["head.0.weight"])
+    assert torch.equal(own["objectives.instance.queue.rows"], theirs["contrast"]["memory"])
+    assert int(own["objectives.instance.queue.filled"]) == 16 and int(own["objectives.instance.queue.pointer"]) == 0

@@ -120,7 +120,7 @@ def test_one_network_of_a_full_checkpoint_is_taken_and_everything_else_is_left_f
 
 def test_the_report_prints_one_line_for_tensors_that_differ_only_in_numbers(tmp_path):
     text = str(import_weights(saved(tmp_path, tiny_state()), tiny()))
-    assert "30 matched, 0 converted, 12 left, 0 missing, 0 unknown, 0 misfit" in text
+    assert "30 matched, 0 converted, 12 left, 0 anew, 0 missing, 0 unknown, 0 misfit" in text
     assert "matched      2  blocks.*.attn.qkv.weight -> blocks.*.attn.qkv.weight  (144, 48)" in text
 
 

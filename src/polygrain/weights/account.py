@@ -5,11 +5,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-Fate = Literal["matched", "converted", "left", "missing", "unknown", "misfit"]
+Fate = Literal["matched", "converted", "left", "anew", "missing", "unknown", "misfit"]
 MEANING: dict[Fate, str] = {
     "matched": "copied under its own name",
     "converted": "copied under another name or layout",
     "left": "not needed here",
+    "anew": "in no such file; made anew as the run goes on",
     "missing": "needed here, not in the file",
     "unknown": "in the file, in no key table",
     "misfit": "of another shape than needed here",
@@ -21,9 +22,9 @@ class Row(NamedTuple):
     """One tensor of the file, or one that is missing from it."""
 
     fate: Fate
-    source: str  # its name in the file; empty when missing
+    source: str  # its name in the file; empty when missing or made anew
     target: str  # its name here; empty when it has none
-    note: str  # shape, or why it was left
+    note: str  # shape, or why it was left or is made anew
 
 
 @dataclass(frozen=True, kw_only=True)

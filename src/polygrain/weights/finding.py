@@ -31,6 +31,8 @@ NETWORKS: dict[str, Side] = {  # of MoCo, PCL and MoCo-v3, whose authors evaluat
     "momentum_encoder.": "teacher",
 }
 
+OF_INFOMIN = "model_ema/"  # its teacher
+
 
 class Home(NamedTuple):
     """Where a backbone lies in a file."""
@@ -42,13 +44,13 @@ class Home(NamedTuple):
 def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side | None, source: str) -> Home:
     """The family and the common prefix of the backbone's tensors; by default those of the network that is evaluated.
 
-    That is the teacher, if there is one, and of MoCo and MoCo-v3 the student.
+    That is the teacher, if there is one, and of MoCo, MoCo-v3, PCL and InfoMin the student.
 
     Raises:
         ValueError: when there is none of this kind, or not from the network asked for.
     """
     inner = "|".join(map(re.escape, ("backbone.", "encoder.", *NETWORKS)))
-    prefixes = rf"((?:(?:student|teacher|state_dict|model)/)*(?:module\.)?(?:{inner})?)"
+    prefixes = rf"((?:(?:student|teacher|state_dict|model|model_ema)/)*(?:module\.)?(?:{inner})?)"
     found = [
         Home(family, match[1])
         for family in FAMILIES[kind]
@@ -60,8 +62,11 @@ def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side | None,
         some = ", ".join(list(tensors)[:3])
         raise ValueError(f"{source} holds no backbone as the authors save it: no {wanted}, but {some} ...")
     sides = {side_of(prefix) or "": Home(family, prefix) for family, prefix in found}
+    if any(home.prefix.startswith(OF_INFOMIN) for home in found):  # the other network is the student
+        sides["student"] = sides.pop("")
     if "student" in sides or "teacher" in sides:
-        evaluated: Side = "student" if found[0].prefix.endswith(tuple(NETWORKS)) else "teacher"
+        by_name = any(home.prefix.startswith(("student/", "teacher/")) for home in found)  # DINO, iBOT, Mugs
+        evaluated: Side = "teacher" if by_name else "student"
         which = which or (evaluated if evaluated in sides else "student")
         if which not in sides:
             raise ValueError(f"{source} holds no {which}; it has the {' and '.join(sides)}")
@@ -71,7 +76,7 @@ def find_backbone(tensors: Mapping[str, Tensor], kind: Kind, which: Side | None,
 
 def side_of(prefix: str) -> Side | None:
     """Whose tensors begin with this prefix, where a file holds two networks."""
-    for name, side in {"student/": "student", "teacher/": "teacher", **NETWORKS}.items():
+    for name, side in {"student/": "student", "teacher/": "teacher", OF_INFOMIN: "teacher", **NETWORKS}.items():
         if prefix.startswith(name) or prefix.endswith(name):
             return side
     return None

@@ -1,7 +1,7 @@
-"""Official checkpoints of Mugs, VICReg and VICRegL, by explicit key tables: nothing is loaded by half."""
+"""Official checkpoints of Mugs, VICReg, VICRegL and others, by explicit key tables: nothing is loaded by half."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from polygrain.methods.base import Method
 from polygrain.parts.encoder import Encoder, Family, adapt_stem
 from polygrain.parts.queue import Queue
-from polygrain.weights.account import PROBLEMS, ImportReport, IncompleteImport, Row
+from polygrain.parts.teacher import StudentTeacher
+from polygrain.weights.account import PROBLEMS, ImportReport, IncompleteImport
 from polygrain.weights.agreement import check_activations
 from polygrain.weights.finding import ANCHORS, Home, Kind, Side, check_build, find_backbone
 from polygrain.weights.official import heads_of
@@ -23,9 +24,11 @@ from polygrain.weights.tables import (
     VICREG_FULL,
     VIT_BACKBONE,
     Rule,
+    Table,
 )
-from polygrain.weights.tables_clustering import NOT_BACKBONE_CLUSTERING, clustering_table
+from polygrain.weights.tables_clustering import NOT_BACKBONE_CLUSTERING, PCL_FULL, clustering_table
 from polygrain.weights.tables_contrastive import (
+    INFOMIN_FULL,
     MOCOV2_FULL,
     MOCOV3_FULL,
     NOT_BACKBONE_CONTRASTIVE,
@@ -33,6 +36,7 @@ from polygrain.weights.tables_contrastive import (
 )
 from polygrain.weights.tables_dino import DINO_FULL, NOT_BACKBONE_DINO, dino_table
 from polygrain.weights.tensors import check_finite
+from polygrain.weights.translating import joined, translate, with_parts
 
 TABLES: dict[Family, tuple[Rule, ...]] = {
     "vit": VIT_BACKBONE,
@@ -103,15 +107,16 @@ def fill_method(
     An official file does not say how much of a queue is still noise: queues are taken for full, and memories for as
     full as they have rows that were written (in those the searched vector is the returned one).
     """
-    table = full_table(tensors)
+    table = full_table(tensors, method)
     if table is None:
         raise ValueError(f"{source} is not a full checkpoint of a method that is known here")
-    paired = table in (MUGS_FULL, DINO_FULL, MOCOV2_FULL, MOCOV3_FULL)
+    paired = table in (MUGS_FULL, DINO_FULL, MOCOV2_FULL, MOCOV3_FULL, INFOMIN_FULL, PCL_FULL)
     student = find_backbone(tensors, "auto", "student" if paired else None, source)
     check_build(method.student, student, tensors, source)
     sides: dict[Side | None, Encoder] = {None: method.student}
     if paired:
-        sides = {"student": method.student, "teacher": method.backbone}
+        assert isinstance(method.encoder, StudentTeacher)
+        sides = {"student": method.encoder.student, "teacher": method.encoder.teacher}
     homes = {which: find_backbone(tensors, "auto", which, source) for which in sides}
     for which, home in homes.items():
         tensors = _adapted(tensors, home, sides[which])
@@ -119,8 +124,9 @@ def fill_method(
     queues = [name for name, module in method.named_modules() if isinstance(module, Queue)]
     places = {key: value for key, value in own.items() if key not in {f"{queue}.filled" for queue in queues}}
     places.update({f"{queue}.values": own[f"{queue}.rows"] for queue in queues if queue.endswith("_memory")})
-    new, rows = translate(tensors, table, places)
+    new, rows = translate(tensors, table, with_parts(places, table))
     report = ImportReport(source=source, rows=tuple(rows), notes=_notes(method.student))
+    new = joined(new, places)
     for queue in queues:
         new[f"{queue}.filled"] = _filled(new.get(f"{queue}.rows"), new.get(f"{queue}.values"))
     _fill(method, new, report, allow_missing)
@@ -134,10 +140,14 @@ def fill_method(
     return report
 
 
-def full_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
-    """The key table of a full checkpoint; None for a file that holds a backbone alone."""
+def full_table(tensors: Mapping[str, Tensor], method: Method) -> Table | None:
+    """The key table of a full checkpoint; None for a file that holds a backbone alone.
+
+    Args:
+        method: to be filled; it tells MoCo v2 and PCL apart, whose files have the same names.
+    """
     if (table := contrastive_table(tensors)) is not None:
-        return table
+        return PCL_FULL if table is MOCOV2_FULL and "instance" not in method.objectives else table
     if (table := clustering_table(tensors)) is not None:
         return table
     if (table := dino_table(tensors)) is not None:
@@ -147,44 +157,6 @@ def full_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
     if any(re.match(r"(?:model/)?module\.(?:maps_)?projector\.", key) for key in tensors):
         return VICREG_FULL
     return None
-
-
-def translate(
-    tensors: Mapping[str, Tensor], table: Sequence[Rule], places: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], list[Row]]:
-    """New values of `places` and the fate of every tensor, by the first rule that matches its name."""
-    new: dict[str, Tensor] = {}
-    rows = []
-    for key, tensor in tensors.items():
-        rule = next((rule for rule in table if re.fullmatch(rule.pattern, key)), None)
-        if rule is None or rule.left:
-            rows.append(Row("left" if rule else "unknown", key, "", rule.left if rule else str(tuple(tensor.shape))))
-            continue
-        target = re.sub(rule.pattern, rule.target, key)
-        value = rule.convert(tensor) if rule.convert else tensor
-        row = _fate(key, target, value, places, taken=target in new)
-        rows.append(row)
-        if row.fate in ("matched", "converted"):
-            new[target] = value
-    named = {row.target for row in rows}
-    rows += [Row("missing", "", key, str(tuple(place.shape))) for key, place in places.items() if key not in named]
-    return new, rows
-
-
-def _fate(key: str, target: str, value: Tensor, places: Mapping[str, Tensor], taken: bool) -> Row:
-    shape = str(tuple(value.shape))
-    if target not in places:
-        owner = re.match(r"objectives\.(\w+)\.", target)
-        if owner and not any(place.startswith(owner[0]) for place in places):
-            return Row("left", key, "", f"this method has no objective {owner[1]!r}")
-        return Row("unknown", key, target, f"{shape}: the network has no such tensor")
-    if taken:
-        return Row("unknown", key, target, f"{shape}: the file has two tensors for this")
-    if value.is_floating_point() != places[target].is_floating_point():
-        return Row("misfit", key, target, f"{value.dtype}, not {places[target].dtype}")
-    if value.shape != places[target].shape:
-        return Row("misfit", key, target, f"{shape}, not {tuple(places[target].shape)}")
-    return Row("matched" if target == key else "converted", key, target, shape)
 
 
 def _fill(module: nn.Module, new: Mapping[str, Tensor], report: ImportReport, allow_missing: bool) -> None:

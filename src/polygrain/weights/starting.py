@@ -1,5 +1,6 @@
 """Where the networks of a method take their first weights from."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from polygrain.weights.account import ImportReport, Row
 from polygrain.weights.backbone import KEY, load_exactly, open_backbone
 from polygrain.weights.importing import fill_encoder, fill_method, full_table
 from polygrain.weights.reading import read_checkpoint
-from polygrain.weights.tables import Rule
+from polygrain.weights.tables import Rule, Table
 from polygrain.weights.tensors import opened
 
 
@@ -31,7 +32,7 @@ def start_from(spec: str | Path, method: Method, *, allow_missing: bool = False)
         report = _copy(method.student, open_backbone(spec).encoder, str(spec))
     else:
         tensors = read_checkpoint(spec)
-        table = full_table(tensors) or ()
+        table = full_table(tensors, method) or ()
         if _continues(method, table):
             return fill_method(tensors, str(spec), method, allow_missing)
         report = fill_encoder(tensors, str(spec), method.student, allow_missing=allow_missing)
@@ -40,12 +41,12 @@ def start_from(spec: str | Path, method: Method, *, allow_missing: bool = False)
     return report
 
 
-def _continues(method: Method, table: Sequence[Rule]) -> bool:
+def _continues(method: Method, table: Table) -> bool:
     """Whether the method's objectives are built like those of the table, as far as it has them.
 
     Several methods call an objective "instance"; what it is made of tells them apart.
     """
-    targets = [rule.target.split("\\")[0].rstrip(".").split(".") for rule in table]
+    targets = [re.split(r"[\\\[]", rule.target)[0].rstrip(".").split(".") for rule in table if isinstance(rule, Rule)]
     own = [names for names in targets if names[0] == "objectives" and names[1:2] and names[1] in method.objectives]
 
     def there(names: Sequence[str]) -> bool:

@@ -1,7 +1,8 @@
 """Key tables: how the authors' checkpoints name their tensors, and what we call them.
 
 A rule's pattern must match a whole name; its target is filled like `re.sub` fills a replacement, and rules are tried
-in order. Names of nested maps in a file are joined by "/" (see `reading`).
+in order. Names of nested maps in a file are joined by "/" (see `reading`). A target that ends in `[0]` is one of the
+parts of a tensor along its first axis.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,16 @@ class Rule(NamedTuple):
     target: str = ""
     left: str = ""
     convert: Callable[[Tensor], Tensor] | None = None
+
+
+class Anew(NamedTuple):
+    """Places of one pattern that no such file fills, since the run finds them itself before it needs them."""
+
+    place: str
+    why: str
+
+
+Table = tuple[Rule | Anew, ...]
 
 
 def transposed(tensor: Tensor) -> Tensor:

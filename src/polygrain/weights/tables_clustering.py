@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from polygrain.weights.tables import RESNET_BACKBONE, Rule
+from polygrain.weights.tables import RESNET_BACKBONE, Anew, Rule, Table, scalar, transposed
 
 AROUND = (
     Rule(r"optimizer/.*", left="state of the optimizer, which starts anew"),
@@ -25,6 +25,39 @@ SWAV_FULL = (
     *_backbone(r"(?:state_dict/)?module\."),
     Rule(r"(?:state_dict/)?module\.projection_head\.(.*)", r"objectives.group.projector.\1"),
     Rule(r"(?:state_dict/)?module\.prototypes\.weight", "objectives.group.prototypes.weight"),
+    *AROUND,
+)
+
+# A checkpoint of DeepCluster-v2 into a method with the objective of `methods/deepclusterv2.py`. The authors keep the
+# embeddings of all images in files of their own, one for each of their devices.
+DEEPCLUSTER_FULL: Table = (
+    *_backbone(r"(?:state_dict/)?module\."),
+    Rule(r"(?:state_dict/)?module\.projection_head\.(.*)", r"objectives.group.projector.\1"),
+    Rule(r"(?:state_dict/)?module\.prototypes\.prototypes(\d+)\.weight", r"objectives.group.centroids[\1]"),
+    Anew(r"objectives\.group\.bank\.rows", "filled by a pass over all images before the first epoch"),
+    Anew(r"objectives\.group\.(?:clusters|largest_cluster)", "found before the first epoch"),
+    *AROUND,
+)
+
+
+def _pcl_side(network: str, side: str) -> tuple[Rule, ...]:
+    home = rf"state_dict/module\.{network}\."
+    return (
+        *(Rule(rf"{home}{r.pattern}", f"encoder.{side}.model.{r.target}") for r in RESNET_BACKBONE),
+        Rule(rf"{home}fc\.([02]\..*)", rf"objectives.group.projector.{side}.\1"),
+    )
+
+
+# A checkpoint of PCL v2 into a method with the objective of `methods/pcl.py`. Its files are named as those of MoCo v2.
+PCL_FULL: Table = (
+    *_pcl_side("encoder_q", "student"),
+    *_pcl_side("encoder_k", "teacher"),
+    Rule(r"state_dict/module\.queue", "objectives.group.queue.rows", convert=transposed),
+    Rule(r"state_dict/module\.queue_ptr", "objectives.group.queue.pointer", convert=scalar),
+    Anew(
+        r"objectives\.group\.(?:clusters|centroids|concentrations|largest_cluster)",
+        "found before the first epoch that needs clusters",
+    ),
     *AROUND,
 )
 
@@ -48,8 +81,11 @@ NOT_BACKBONE_CLUSTERING = (
 )
 
 
-def clustering_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
-    """The key table of a full checkpoint of SwAV or SimSiam; None for other files."""
-    if any(key.removeprefix("state_dict/") == "module.prototypes.weight" for key in tensors):
+def clustering_table(tensors: Mapping[str, Tensor]) -> Table | None:
+    """The key table of a full checkpoint of SwAV, DeepCluster-v2 or SimSiam; None for other files."""
+    names = {key.removeprefix("state_dict/") for key in tensors}
+    if "module.prototypes.weight" in names:
         return SWAV_FULL
+    if "module.prototypes.prototypes0.weight" in names:
+        return DEEPCLUSTER_FULL
     return SIMSIAM_FULL if "state_dict/module.encoder.fc.6.weight" in tensors else None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from polygrain.weights.tables import RESNET_BACKBONE, VIT, Rule, scalar, transposed
+from polygrain.weights.tables import RESNET_BACKBONE, VIT, Anew, Rule, Table, scalar, transposed
 
 HEAD = r"((?:\d+)\..*)"
 AROUND = (
@@ -45,6 +45,20 @@ MOCOV3_FULL = (
     *AROUND,
 )
 
+# A full checkpoint into a method with the objectives of `methods/infomin.py`.
+INFOMIN_FULL: Table = (
+    *(Rule(rf"model/module\.encoder\.{r.pattern}", f"encoder.student.model.{r.target}") for r in RESNET_BACKBONE),
+    *(Rule(rf"model_ema/encoder\.{r.pattern}", f"encoder.teacher.model.{r.target}") for r in RESNET_BACKBONE),
+    Rule(rf"model/module\.head\.{HEAD}", r"objectives.instance.projector.student.\1"),
+    Rule(rf"model_ema/head\.{HEAD}", r"objectives.instance.projector.teacher.\1"),
+    Rule(r"model/module\.head_jig\.(.*)", r"objectives.jigsaw.\1"),
+    Rule(r"model_ema/head_jig\..*", left="the teacher's head of puzzles, which is never used"),
+    Rule(r"contrast/memory", "objectives.instance.queue.rows"),
+    Anew(r"objectives\.instance\.queue\.pointer", "the next keys go to the first rows, as when the authors resume"),
+    Rule(r"amp/.*", left="state of the loss scaler, which starts anew"),
+    *AROUND,
+)
+
 # A full checkpoint into a method with the objective of `methods/barlow_twins.py`.
 BARLOW_FULL = (
     *(Rule(rf"model/module\.backbone\.{rule.pattern}", f"encoder.model.{rule.target}") for rule in RESNET_BACKBONE),
@@ -60,16 +74,20 @@ NOT_BACKBONE_CONTRASTIVE = (
     Rule(r"state_dict/module\.predictor\..*", left="a head, not of the backbone"),
     Rule(r"state_dict/module\.queue(?:_ptr)?", left="a queue of negatives"),
     Rule(r"model/module\.bn\..*", left="the norm of the embeddings"),
+    Rule(r"model/module\.encoder\..*", left="the other of the two networks"),
     Rule(r"model_ema/.*", left="the teacher; the student was taken, as the authors evaluate it"),
     Rule(r"model/module\.(?:head|head_jig)\..*", left="a head, not of the backbone"),
+    Rule(r"contrast/memory", left="a queue of negatives"),
     *AROUND,
 )
 
 
-def contrastive_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
-    """The key table of a full checkpoint of MoCo v2, MoCo-v3 or Barlow Twins; None for other files."""
+def contrastive_table(tensors: Mapping[str, Tensor]) -> Table | None:
+    """The key table of a full checkpoint of MoCo v2, MoCo-v3, InfoMin or Barlow Twins; None for other files."""
     if {"state_dict/module.queue", "state_dict/module.encoder_q.fc.2.weight"} <= tensors.keys():
         return MOCOV2_FULL
+    if {"model/module.head_jig.fc2.weight", "contrast/memory"} <= tensors.keys():
+        return INFOMIN_FULL
     if any(key.startswith("state_dict/module.momentum_encoder.") for key in tensors):
         return MOCOV3_FULL
     return BARLOW_FULL if "model/module.bn.running_mean" in tensors else None

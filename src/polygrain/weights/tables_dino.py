@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from polygrain.weights.tables import BLOCK, RESNET_BACKBONE, VIT, WEIGHTS, Rule, flat
+from polygrain.weights.tables import BLOCK, RESNET_BACKBONE, VIT, WEIGHTS, Rule, Table, flat
 
 
 def _side(side: str) -> tuple[Rule, ...]:
@@ -60,7 +60,7 @@ NOT_BACKBONE_DINO = (
 )
 
 
-def dino_table(tensors: Mapping[str, Tensor]) -> tuple[Rule, ...] | None:
+def dino_table(tensors: Mapping[str, Tensor]) -> Table | None:
     """The key table of a full checkpoint of DINO, iBOT or MAE; None for another.
 
     Raises:
