@@ -3,7 +3,13 @@
 import importlib
 from typing import Any, NamedTuple
 
-from polygrain.evaluate.settings import FeatureSettings, KnnSettings, LinearSettings
+from polygrain.evaluate.settings import (
+    FeatureSettings,
+    FewShotSettings,
+    KnnSettings,
+    LinearSettings,
+    LogisticSettings,
+)
 from polygrain.evaluate.settings.video import TrackSettings
 
 TRAIN, VAL = "Labelled training images: folder or shards.", "Labelled images to classify: folder or shards."
@@ -24,6 +30,10 @@ class Protocol(NamedTuple):
 PROTOCOLS: dict[str, Protocol] = {
     "knn": Protocol(KnnSettings, "polygrain.evaluate.knn:evaluate_knn", {"data": TRAIN, "val": VAL}),
     "linear": Protocol(LinearSettings, "polygrain.evaluate.linear:evaluate_linear", {"data": TRAIN, "val": VAL}),
+    "logistic": Protocol(
+        LogisticSettings, "polygrain.evaluate.logistic:evaluate_logistic", {"data": TRAIN, "val": VAL}
+    ),
+    "few_shot": Protocol(FewShotSettings, "polygrain.evaluate.few_shot:evaluate_few_shot", {"data": TRAIN, "val": VAL}),
     "track": Protocol(
         TrackSettings, "polygrain.evaluate.track:evaluate_track", {"data": "Videos: a DAVIS folder or tar archive."}
     ),
