@@ -1,0 +1,149 @@
+import copy
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from polygrain.data.coco import Annotations, CocoImages, mask_of
+
+TRIANGLE = [2.0, 1.0, 12.0, 1.0, 12.0, 9.0]
+
+
+def content():
+    """One image of 20x10 pixels with a triangle, a crowd, and a box without width."""
+    common = {"image_id": 7, "area": 40.0}
+    runs = {"size": [10, 20], "counts": [0, 30, 170]}  # the three columns on the left
+    return {
+        "images": [{"id": 7, "file_name": "a.png", "height": 10, "width": 20}],
+        "categories": [{"id": 90, "name": "kite"}, {"id": 3, "name": "boat"}],
+        "annotations": [
+            {**common, "id": 0, "category_id": 90, "bbox": [2, 1, 10, 8], "segmentation": [TRIANGLE], "iscrowd": 0},
+            {**common, "id": 1, "category_id": 3, "bbox": [0, 0, 3, 10], "segmentation": runs, "iscrowd": 1},
+            {**common, "id": 2, "category_id": 3, "bbox": [4, 4, 0, 2], "segmentation": [TRIANGLE]},
+        ],
+    }
+
+
+def written(folder: Path, fields) -> Path:
+    Image.new("RGB", (20, 10), "red").save(folder / "a.png")
+    path = folder / "instances.json"
+    path.write_text(json.dumps(fields))
+    return path
+
+
+def test_boxes_are_given_by_their_corners_and_categories_as_labels_from_one(tmp_path):
+    images = CocoImages(tmp_path, written(tmp_path, content()))
+    truth = images.truth(0)
+    assert truth.boxes.tolist() == [[2, 1, 12, 9]]
+    assert truth.labels.tolist() == [2]  # 90 is the second of 3 and 90
+    assert images.pixels(0).shape == (3, 10, 20)
+
+
+def test_crowds_and_boxes_without_area_are_no_objects_to_learn(tmp_path):
+    images = CocoImages(tmp_path, written(tmp_path, content()))
+    assert len(images.truth(0).boxes) == 1
+    assert images.annotations.empty_boxes() == [2]
+
+
+def test_an_image_without_objects_has_no_boxes_and_no_masks(tmp_path):
+    truth = CocoImages(tmp_path, written(tmp_path, content() | {"annotations": []})).truth(0)
+    assert [tuple(part.shape) for part in truth] == [(0, 4), (0,), (0, 10, 20)]
+
+
+def test_polygons_become_the_pixels_inside():
+    picture = Image.new("L", (20, 10))
+    ImageDraw.Draw(picture).polygon([(x, y) for x, y in zip(TRIANGLE[::2], TRIANGLE[1::2], strict=True)], fill=1)
+    drawn, mask = np.asarray(picture), mask_of([TRIANGLE], 10, 20)
+    assert (drawn * mask).sum() >= 0.75 * mask.sum()  # they differ on the edge alone
+    assert mask.sum() == pytest.approx(40, abs=5)
+
+
+def test_run_lengths_go_down_columns():
+    mask = mask_of({"size": [10, 20], "counts": [10, 5, 185]}, 10, 20)
+    expected = np.zeros((10, 20))
+    expected[:5, 1] = 1
+    assert np.array_equal(mask, expected)
+
+
+def test_the_eighty_categories_of_coco_keep_their_ids_there_and_back(real_images):
+    annotations = Annotations(real_images / "coco" / "instances_val.json")
+    ids = sorted(category["id"] for category in json.loads(annotations.path.read_bytes())["categories"])
+    assert len(ids) == 80 and ids[-1] == 90
+    assert [annotations.category(annotations.labels[category]) for category in ids] == ids
+    assert sorted(annotations.labels.values()) == list(range(1, 81))
+
+
+def test_masks_of_real_objects_fill_their_boxes_and_have_their_area(real_images):
+    images = CocoImages(real_images / "coco" / "val.tar", real_images / "coco" / "instances_val.json")
+    found = [one for one in images.annotations.objects[images.ids[0]] if not one["iscrowd"]]
+    truth = images.truth(0)
+    assert images.pixels(0).shape[1:] == truth.masks.shape[1:]
+    for one, (left, top, right, bottom), mask in zip(found, truth.boxes.tolist(), truth.masks, strict=True):
+        rows, columns = np.nonzero(mask.numpy())
+        assert abs(rows.min() - top) <= 4 and abs(rows.max() + 1 - bottom) <= 4
+        assert abs(columns.min() - left) <= 4 and abs(columns.max() + 1 - right) <= 4
+        assert mask.sum().item() == pytest.approx(one["area"], rel=0.1, abs=15)
+
+
+def test_the_digest_tells_other_annotations(tmp_path):
+    first = CocoImages(tmp_path, written(tmp_path, content())).digest()
+    moved = content()
+    moved["annotations"][0]["bbox"][0] = 3
+    assert CocoImages(tmp_path, written(tmp_path, moved)).digest() != first
+
+
+def broken(change):
+    fields = copy.deepcopy(content())
+    change(fields)
+    return fields
+
+
+BROKEN = {
+    "it has no list of annotations": lambda f: f.pop("annotations"),
+    "its images are empty": lambda f: f.update(images=[], annotations=[]),
+    "annotations with id 0 lacks 'bbox'": lambda f: f["annotations"][0].pop("bbox"),
+    "id 1 occurs twice in annotations": lambda f: f["annotations"][0].update(id=1),
+    "annotation 0 is of image 8, which its images do not list": lambda f: f["annotations"][0].update(image_id=8),
+    "annotation 0 is of category 91, which its": lambda f: f["annotations"][0].update(category_id=91),
+    "a polygon of annotation 0 has 4 numbers": lambda f: f["annotations"][0].update(segmentation=[TRIANGLE[:4]]),
+    "a polygon of annotation 0 has 7 numbers": lambda f: f["annotations"][0].update(segmentation=[[*TRIANGLE, 1.0]]),
+    "a polygon of annotation 0 holds what is no finite": lambda f: f["annotations"][0].update(
+        segmentation=[[math.nan, *TRIANGLE[1:]]]
+    ),
+    "the segmentation of annotation 0 is \\[\\]": lambda f: f["annotations"][0].update(segmentation=[]),
+    "the bbox of annotation 0 is \\[1, 2, 3\\]": lambda f: f["annotations"][0].update(bbox=[1, 2, 3]),
+    "the mask of annotation 1 has size \\[20, 10\\], its image has \\[10, 20\\]": lambda f: f["annotations"][1].update(
+        segmentation={"size": [20, 10], "counts": [200]}
+    ),
+    "no b.png in": lambda f: f["images"][0].update(file_name="b.png"),
+}
+
+
+@pytest.mark.parametrize("told", BROKEN)
+def test_broken_annotations_are_refused_in_one_line(tmp_path, told):
+    with pytest.raises(ValueError, match=told) as error:
+        CocoImages(tmp_path, written(tmp_path, broken(BROKEN[told])))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"images": 3}'])
+def test_what_is_no_coco_json_is_refused(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r"is no json|is no COCO json of instances"):
+        Annotations(tmp_path / "x.json")
+
+
+def test_a_missing_json_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot read .*No such file"):
+        Annotations(tmp_path / "x.json")
+
+
+def test_an_image_of_another_size_than_the_json_says_is_refused(tmp_path):
+    fields = content()
+    fields["images"][0]["width"] = 21
+    fields["annotations"].pop(1)
+    with pytest.raises(ValueError, match=r"a.png is 20x10 pixels, .* says 21x10; they must agree"):
+        CocoImages(tmp_path, written(tmp_path, fields)).pixels(0)
