@@ -10,6 +10,7 @@ from polygrain.evaluate.settings import (
     LinearSettings,
     LogisticSettings,
 )
+from polygrain.evaluate.settings.retrieval import CopiesSettings, CorrespondSettings, RetrieveSettings
 from polygrain.evaluate.settings.video import TrackSettings
 
 TRAIN, VAL = "Labelled training images: folder or shards.", "Labelled images to classify: folder or shards."
@@ -35,6 +36,34 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "few_shot": Protocol(FewShotSettings, "polygrain.evaluate.few_shot:evaluate_few_shot", {"data": TRAIN, "val": VAL}),
     "track": Protocol(
-        TrackSettings, "polygrain.evaluate.track:evaluate_track", {"data": "Videos: a DAVIS folder or tar archive."}
+        TrackSettings,
+        "polygrain.evaluate.video.track:evaluate_track",
+        {"data": "Videos: a DAVIS folder or tar archive."},
+    ),
+    "retrieve": Protocol(
+        RetrieveSettings,
+        "polygrain.evaluate.retrieval.retrieve:evaluate_retrieve",
+        {
+            "data": "Images to find, with labels or a ground truth: folder or shards.",
+            "val?": "Queries; without them each image of --data is one, and looks for the others of its class.",
+            "ground_truth?": "Of revisited Oxford or Paris: .json, or the .pkl it is published as.",
+        },
+    ),
+    "copies": Protocol(
+        CopiesSettings,
+        "polygrain.evaluate.retrieval.copies:evaluate_copies",
+        {
+            "data": "Images, some of which are copied: folder or shards; or a Copydays folder (original/ ...).",
+            "distractors?": "More images among which originals are looked for.",
+            "whiten?": "Other images, by which vectors are whitened.",
+        },
+    ),
+    "correspond": Protocol(
+        CorrespondSettings,
+        "polygrain.evaluate.retrieval.correspond:evaluate_correspond",
+        {
+            "data": "Images, no labels needed: folder or shards.",
+            "keypoints?": "JSON with pairs of images and corresponding points, instead of crops of one image.",
+        },
     ),
 }

@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from polygrain.data.davis import Davis, Files, Mask, Video, check_size, png, read_mask
 from polygrain.data.photometric import IMAGENET, Normalisation
-from polygrain.evaluate.davis import TOLERANCE, VOID, ObjectScores, score_video, summarise
 from polygrain.evaluate.features import evaluating
 from polygrain.evaluate.labelled import constant, describe
 from polygrain.evaluate.metrics import mean_interval
 from polygrain.evaluate.models import Model, open_model, pick_device
-from polygrain.evaluate.propagation import Propagation, first_labels, follow, frame_size, prepared, to_mask
 from polygrain.evaluate.result import Result, versions
 from polygrain.evaluate.settings.video import TrackSettings
+from polygrain.evaluate.video.davis import TOLERANCE, VOID, ObjectScores, score_video, summarise
+from polygrain.evaluate.video.propagation import Propagation, first_labels, follow, frame_size, prepared, to_mask
 
 PREDICTIONS = "predictions:"
 DINO_STD = (0.228, 0.224, 0.225)  # so the official script has it, for videos alone

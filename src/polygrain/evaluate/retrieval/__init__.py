@@ -1,0 +1,1 @@
+"""Ranked lists of images and patches: retrieval, near copies, correspondence."""
