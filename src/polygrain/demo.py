@@ -16,7 +16,7 @@ from polygrain.data.scenes import COARSE, FINE, MASK_CLASSES, Scenes
 from polygrain.evaluate.features import ImageFeatures, extract
 from polygrain.evaluate.knn import knn_scores
 from polygrain.evaluate.pixels import RawPixels
-from polygrain.evaluate.segment import Segmented, segmentation_probe
+from polygrain.evaluate.segmentation.patches import Segmented, segmentation_probe
 from polygrain.objectives.local import Local
 from polygrain.parts.encoder import Encoder
 from polygrain.report.curves import curves, read_log

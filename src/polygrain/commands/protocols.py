@@ -3,23 +3,23 @@
 import importlib
 from typing import Any, NamedTuple
 
-from polygrain.evaluate.settings import (
-    FeatureSettings,
-    FewShotSettings,
-    KnnSettings,
-    LinearSettings,
-    LogisticSettings,
-)
+from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSettings, LogisticSettings
 from polygrain.evaluate.settings.retrieval import CopiesSettings, CorrespondSettings, RetrieveSettings
+from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
 from polygrain.evaluate.settings.video import TrackSettings
 
 TRAIN, VAL = "Labelled training images: folder or shards.", "Labelled images to classify: folder or shards."
+MASKED = {
+    "data": "Images with masks: folder or .tar with images/ and masks/ (PNG of class ids).",
+    "val?": "Images with masks to be segmented, likewise.",
+    "split?": "Which names to train on and to segment: train.txt,val.txt or splits.json:NAME.",
+}
 
 
 class Protocol(NamedTuple):
     """One protocol, named without importing what runs it."""
 
-    settings: type[FeatureSettings]
+    settings: type[Any]
     runs: str  # "module:function", called with model, the data by name, and settings; gives a Result
     data: dict[str, str]  # options that name data, with their help; those ending in "?" may be left out
 
@@ -35,6 +35,9 @@ PROTOCOLS: dict[str, Protocol] = {
         LogisticSettings, "polygrain.evaluate.logistic:evaluate_logistic", {"data": TRAIN, "val": VAL}
     ),
     "few_shot": Protocol(FewShotSettings, "polygrain.evaluate.few_shot:evaluate_few_shot", {"data": TRAIN, "val": VAL}),
+    "segment_linear": Protocol(
+        SegmentLinearSettings, "polygrain.evaluate.segmentation.linear:evaluate_segment_linear", MASKED
+    ),
     "track": Protocol(
         TrackSettings,
         "polygrain.evaluate.video.track:evaluate_track",

@@ -1,14 +1,14 @@
-"""Linear segmentation: what one patch vector knows of the pixels under it."""
+"""Linear segmentation on patch vectors that are there already: every patch judged by the classes of its pixels."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polygrain.evaluate.metrics import Scores, confusion_matrix, segmentation_scores
+from polygrain.evaluate.segmentation.dense import OnMaps, as_map, enlarged
 
 
 class Segmented(NamedTuple):
@@ -37,10 +37,9 @@ def segmentation_probe(
         ignore: class id of pixels that neither train nor count.
         batch_size: images per step.
     """
-    head = train_segmentation_head(
-        train,
-        classes=classes,
-        ignore=ignore,
+    head = train_patch_head(
+        train.patches,
+        patch_shares(train.masks, train.grid, classes, ignore=ignore),
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
@@ -54,32 +53,38 @@ def segmentation_probe(
     return segmentation_scores(confusion)
 
 
-def train_segmentation_head(
-    train: Segmented,
+def train_patch_head(
+    patches: Sequence[Tensor] | Tensor,
+    shares: Sequence[Tensor] | Tensor,
     *,
-    classes: int,
-    ignore: int | None,
     steps: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
     seed: int,
-) -> nn.Sequential:
+    batch_norm: bool = True,
+    device: str = "cpu",
+) -> nn.Module:
     """AdamW with a cosine to 0 on the cross-entropy of all pixels, each judged by the logits of its patch.
 
     That is the cross-entropy between a patch's logits and the shares of the classes among its pixels, so pixels are
-    counted once, before the first step.
+    counted once, before the first step. Weights start at 0.
+
+    Args:
+        patches: of each image (N, D); N may differ.
+        shares: of each class among the pixels of each patch, (N, C) an image, or any multiple of them.
+        batch_size: images per step.
     """
-    shares = patch_shares(train.masks, train.grid, classes, ignore=ignore)  # (n, N, C)
-    linear = nn.Linear(train.patches.shape[2], classes)
+    dim, classes = patches[0].shape[1], shares[0].shape[1]
+    linear = nn.Linear(dim, classes)
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
-    head = nn.Sequential(nn.BatchNorm1d(train.patches.shape[2]), linear).to(train.patches.device)
+    head = nn.Sequential(nn.BatchNorm1d(dim) if batch_norm else nn.Identity(), linear).to(device)
     optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for rows in itertools.islice(shuffled(len(shares), batch_size, seed), steps):
-        logits = head(train.patches[rows].flatten(0, 1))  # (B N, C)
-        wanted = shares[rows].flatten(0, 1)
+        logits = head(torch.cat([patches[i] for i in rows]).to(device))  # (all N, C)
+        wanted = torch.cat([shares[i] for i in rows]).to(device)
         loss = -(wanted * logits.log_softmax(dim=1)).sum() / wanted.sum().clamp_min(1e-6)
         optimizer.zero_grad()
         loss.backward()
@@ -104,23 +109,39 @@ def patch_shares(masks: Tensor, grid: tuple[int, int], classes: int, *, ignore: 
     Raises:
         ValueError: when a mask holds a class that is not in [0, classes) and is not ignored.
     """
-    rows, columns = grid
-    high, wide = masks.shape[1] // rows, masks.shape[2] // columns
-    cells = masks.long().reshape(-1, rows, high, columns, wide)
-    cells = cells.transpose(2, 3).flatten(3).flatten(1, 2)  # (n, N, high * wide)
-    counted = torch.ones_like(cells, dtype=torch.float32) if ignore is None else (cells != ignore).float()
-    if (outside := ((cells < 0) | (cells >= classes)) & (counted > 0)).any():
+    masks = masks.long()
+    kept = torch.ones_like(masks, dtype=torch.bool) if ignore is None else masks != ignore
+    if (outside := ((masks < 0) | (masks >= classes)) & kept).any():
         raise ValueError(
-            f"a mask holds class {int(cells[outside][0])}; with {classes} classes it must be below {classes}"
+            f"a mask holds class {int(masks[outside][0])}; with {classes} classes it must be below {classes}"
         )
-    kinds = cells.clamp(0, classes - 1)
-    shares = torch.zeros(*cells.shape[:2], classes, device=masks.device)
-    return shares.scatter_add_(2, kinds, counted) / (high * wide)
+    height, width = masks.shape[1] // grid[0], masks.shape[2] // grid[1]
+    counts = [
+        class_counts(mask.masked_fill(~there, -1), grid, classes) for mask, there in zip(masks, kept, strict=True)
+    ]
+    return torch.stack(counts) / (height * width)
+
+
+def class_counts(
+    truth: Tensor, grid: tuple[int, int], classes: int, covered: tuple[float, float] | None = None
+) -> Tensor:
+    """Number of pixels of each class under each patch (N, C), float32.
+
+    Args:
+        truth: (H, W) class of each pixel; below 0 it counts nowhere.
+        covered: rows and columns of the grid that the picture covers, where it does not cover all.
+    """
+    places = []
+    for side, cells in zip(truth.shape, covered or grid, strict=True):
+        middles = torch.arange(side, device=truth.device, dtype=torch.float64) + 0.5
+        places.append((middles * (cells / side)).long())
+    patch = places[0][:, None] * grid[1] + places[1]  # (H, W)
+    kept = truth >= 0
+    counts = torch.bincount(patch[kept] * classes + truth[kept].long(), minlength=grid[0] * grid[1] * classes)
+    return counts.view(-1, classes).float()
 
 
 @torch.no_grad()
-def segment(head: nn.Sequential, patches: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def segment(head: nn.Module, patches: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """Classes of all pixels (n, H, W): logits of the patches (n, N, D), enlarged bilinearly, then the largest."""
-    logits: Tensor = head(patches.flatten(0, 1))  # (n N, C)
-    maps = logits.view(len(patches), *grid, -1).permute(0, 3, 1, 2)  # (n, C, rows, columns)
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+    return enlarged(OnMaps(head)(as_map(patches, grid)), size).argmax(dim=1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from polygrain.evaluate.segment import Segmented, patch_shares, segment, segmentation_probe
+from polygrain.evaluate.segmentation.patches import Segmented, patch_shares, segment, segmentation_probe
 
 
 def shapes(n, *, classes=4, size=32, seed=0):

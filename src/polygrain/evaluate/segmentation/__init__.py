@@ -1,0 +1,1 @@
+"""Semantic segmentation with a backbone: linear heads, nearest neighbours, UPerNet."""

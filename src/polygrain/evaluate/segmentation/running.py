@@ -1,0 +1,108 @@
+"""What the protocols of segmentation share: how images are looked at, held out, turned into vectors, segmented."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polygrain.data.photometric import Normalisation
+from polygrain.evaluate.models import Model, open_model
+from polygrain.evaluate.segmentation import scores as scoring
+from polygrain.evaluate.segmentation.dense import Dense
+from polygrain.evaluate.segmentation.patches import class_counts
+from polygrain.evaluate.segmentation.scores import Tally
+from polygrain.evaluate.segmentation.sets import Sets, Truth
+from polygrain.evaluate.segmentation.windows import LogitsOf, padded, segmented, whole_images
+
+CELLS, LARGEST_SIZE = 32, 512
+LARGEST_FEATURES = 8 * 2**30  # bytes
+
+
+class Look(NamedTuple):
+    """How images are looked at."""
+
+    normalisation: Normalisation
+    size: int
+    window: int
+    stride: int
+    workers: int | None
+    device: str
+
+
+def open_seeded(model: Any, seed: int) -> Model:
+    """Opens a model; the weights of an untrained one follow the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return open_model(model)
+
+
+def usual_size(stride: int) -> int:
+    """Of the short side: 32 cells of the backbone's map, at most 512 px."""
+    return min(LARGEST_SIZE, CELLS * stride)
+
+
+def held_out(train: Truth, share: float, seed: int, *, wanted: bool) -> tuple[Truth, Truth | None]:
+    """Training images to train on, and those to choose by, if any are wanted.
+
+    Raises:
+        ValueError: when the share is no image, or all of them.
+    """
+    if not wanted:
+        return train, None
+    count = round(share * len(train))
+    if not 0 < count < len(train):
+        raise ValueError(
+            f"holding out {share:.0%} of {len(train)} training images leaves {count} to choose by and "
+            f"{len(train) - count} to train on; both must be 1 or more (or give one learning rate)"
+        )
+    order = np.random.default_rng(seed).permutation(len(train)).tolist()
+    return train.take(sorted(order[count:])), train.take(sorted(order[:count]))
+
+
+def segment_set(
+    logits_of: LogitsOf, multiple: int, truth: Truth, classes: int, look: Look, *, heads: int = 1
+) -> list[Tally]:
+    """Segments every image; what each head found."""
+    parts: list[list[Tally]] = [[] for _ in range(heads)]
+    for image in whole_images(truth, look.size, look.normalisation, look.workers):
+        masks = segmented(
+            logits_of, image, multiple, window=look.window, stride=look.stride, heads=heads, device=look.device
+        )
+        for part, mask in zip(parts, masks, strict=True):
+            part.append(scoring.count(mask, image.truth, classes))
+    return [scoring.joined(part) for part in parts]
+
+
+def patches_of(dense: Dense, truth: Truth, classes: int, look: Look) -> tuple[list[Tensor], list[Tensor]]:
+    """Vectors (N, D) of all patches of each image, and pixels of each class under each of them (N, C).
+
+    Raises:
+        ValueError: when they would take more than 8 GiB, or one is not finite.
+    """
+    patches: list[Tensor] = []
+    counts: list[Tensor] = []
+    for image in whole_images(truth, look.size, look.normalisation, look.workers):
+        filled = padded(image.pixels, dense.stride)
+        maps = dense(filled.to(look.device))[0]  # (D, rows, columns)
+        if not patches and (size := maps.numel() * 4 * len(truth)) > LARGEST_FEATURES:
+            raise ValueError(
+                f"features of {len(truth)} images at {look.size} px take {size / 2**30:.0f} GiB of memory, above 8: "
+                "lower --size, or choose a preset that trains on crops"
+            )
+        if not torch.isfinite(maps).all():
+            raise ValueError("the encoder's features are not finite; its weights may be damaged")
+        grid = (maps.shape[1], maps.shape[2])
+        shares = [cells * s / f for cells, s, f in zip(grid, image.pixels.shape[2:], filled.shape[2:], strict=True)]
+        patches.append(maps.flatten(1).T.contiguous().cpu())
+        counts.append(class_counts(image.truth, grid, classes, (shares[0], shares[1])))
+    return patches, counts
+
+
+def summary(name: str, sets: Sets) -> str:
+    """One line for people: which model, on what."""
+    facts = sets.facts
+    return (
+        f"{name}: {facts['val']['images']:,} images of {facts['classes']} classes (one class everywhere: "
+        f"mIoU {facts['constant_miou']:.1%}, pixels {facts['largest_class']:.1%}); {facts['data']['images']:,} to train"
+    )

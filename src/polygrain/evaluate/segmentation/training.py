@@ -1,0 +1,86 @@
+"""Training on random crops, every pixel judged."""
+
+import sys
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from polygrain.evaluate.segmentation.dense import Dense, Heads, enlarged
+from polygrain.evaluate.segmentation.sets import VOID
+
+WARMUP_START = 1e-6  # of the learning rate
+
+
+def polynomial(steps: int, *, power: float, warmup_steps: int, least: float = 0.0) -> Callable[[int], float]:
+    """The factor of the learning rate at each step: (1 - step / steps) ** power, not below `least`; in the warm-up that
+    value times a line from 1e-6 to 1 (as mmsegmentation's "poly")."""
+
+    def factor(step: int) -> float:
+        whole: float = (1 - least) * max(0.0, 1 - step / steps) ** power + least
+        if step >= warmup_steps:
+            return whole
+        return whole * (WARMUP_START + (1 - WARMUP_START) * step / warmup_steps)
+
+    return factor
+
+
+def pixel_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """Mean cross-entropy of the pixels that count, logits (B, C, rows, columns) enlarged to classes (B, H, W); 0 where
+    none counts."""
+    total = F.cross_entropy(enlarged(logits, classes.shape[-2:]), classes, ignore_index=VOID, reduction="sum")
+    return total / (classes != VOID).sum().clamp_min(1)
+
+
+def heads_loss(dense: Dense, heads: Heads) -> Callable[[Tensor, Tensor], Tensor]:
+    """Sum of the losses of several heads on one frozen map: each gets its own gradient."""
+
+    def loss(pixels: Tensor, classes: Tensor) -> Tensor:
+        maps = dense(pixels)
+        return torch.stack([pixel_loss(head(maps), classes) for head in heads]).sum()
+
+    return loss
+
+
+def optimise(
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    crops: Iterable[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    factors: list[Callable[[int], float]],
+    *,
+    steps: int,
+    device: str,
+    after: Callable[[], None] = lambda: None,
+) -> None:
+    """One step for each batch.
+
+    Args:
+        factors: of the learning rate of each group, by step.
+        after: called after each step.
+
+    Raises:
+        ValueError: when the loss is not finite.
+    """
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+    quiet = not sys.stderr.isatty()
+    for step, (pixels, classes) in enumerate(tqdm(crops, total=steps, desc="segmentation", disable=quiet, leave=False)):
+        loss = loss_of(pixels.to(device), classes.to(device))
+        if not torch.isfinite(loss):
+            raise ValueError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call] # torch gives it no types
+        optimizer.step()
+        schedule.step()
+        after()
+
+
+def head_optimizer(
+    heads: Iterable[nn.Module], learning_rates: Iterable[float], *, name: str, weight_decay: float
+) -> torch.optim.Optimizer:
+    """AdamW, or SGD with momentum 0.9, one learning rate for each head."""
+    groups = [{"params": list(head.parameters()), "lr": rate} for head, rate in zip(heads, learning_rates, strict=True)]
+    if name == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, weight_decay=weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=weight_decay)

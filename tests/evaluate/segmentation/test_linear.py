@@ -1,0 +1,149 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from polygrain.cli import main
+from polygrain.evaluate.pixels import RawPixels
+from polygrain.evaluate.segmentation.linear import evaluate_segment_linear
+from polygrain.evaluate.segmentation.running import held_out, usual_size
+from polygrain.evaluate.segmentation.sets import Truth
+from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
+from polygrain.parts.encoder import Encoder, EncoderSettings
+from tests.evaluate.segmentation.shapes import write
+
+NAMES = {"classes": ["ground", "red", "green", "blue"]}
+QUICK = {"steps": 60, "images_per_step": 8, "size": 32, "workers": 0}
+
+
+def pixels():
+    return RawPixels(patch_size=4, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shapes")
+    return write(root / "train", 24, told=NAMES), write(root / "val", 12, seed=1, told=NAMES)
+
+
+def test_colours_are_segmented_and_the_protocol_is_spelt_out(sets):
+    result = evaluate_segment_linear(pixels(), *sets, settings=SegmentLinearSettings(**QUICK))
+    scores = result.scores["linear"]
+    assert scores["miou"] > 0.9
+    assert scores["miou_low"] <= scores["miou"] <= scores["miou_high"]
+    assert scores["miou_oracle"] == max(result.details["test_miou"].values())
+    assert scores["miou_held_out"] == max(result.details["held_out_miou"].values())
+    spelt = json.loads(result.json())
+    assert spelt["facts"]["recipe"]["steps"] == 60
+    assert list(spelt["details"]["iou"]) == NAMES["classes"]
+    assert np.mean(list(spelt["details"]["iou"].values())) == pytest.approx(scores["miou"])
+    assert "24 to train" in result.table()
+
+
+def test_masks_of_other_images_teach_no_more_than_the_largest_class(tmp_path):
+    train, val = write(tmp_path / "train", 24, permuted=True), write(tmp_path / "val", 12, seed=1, permuted=True)
+    settings = SegmentLinearSettings(**QUICK, learning_rates=(1e-3,))
+    result = evaluate_segment_linear(pixels(), train, val, settings=settings)
+    assert result.scores["linear"]["pixel_accuracy"] == pytest.approx(result.facts["largest_class"], abs=0.1)
+    assert result.scores["linear"]["miou"] < result.facts["constant_miou"] + 0.1
+
+
+def test_the_same_seed_gives_the_same_number(sets):
+    settings = SegmentLinearSettings(**QUICK | {"steps": 5})
+    first, second = (evaluate_segment_linear(pixels(), *sets, settings=settings) for _ in range(2))
+    assert first == second
+
+
+def test_crops_teach_pixel_by_pixel_and_windows_segment(sets):
+    settings = SegmentLinearSettings(
+        preset="dinov3", steps=40, images_per_step=4, size=32, crop=32, window=24, stride=16, dropout=0.0,
+        learning_rates=(0.03,), workers=0,
+    )  # fmt: skip
+    result = evaluate_segment_linear(pixels(), *sets, settings=settings)
+    assert result.scores["linear"]["miou"] > 0.7
+    assert "miou_oracle" not in result.scores["linear"]
+    assert "windows of 24 px, stride 16" in result.description
+
+
+def test_constant_features_are_said_aloud(sets):
+    encoder = Encoder(EncoderSettings(name="resnet18"))
+    torch.nn.init.zeros_(encoder.model.layer4[1].bn2.weight)
+    for part in encoder.model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            torch.nn.init.zeros_(part.weight)
+    settings = SegmentLinearSettings(**QUICK | {"steps": 20}, learning_rates=(1e-2,))
+    result = evaluate_segment_linear(encoder, *sets, settings=settings)
+    assert any("the vectors of all training patches are the same" in note for note in result.notes)
+    assert any("every pixel got the same class" in note for note in result.notes)
+    assert result.scores["linear"]["miou"] == pytest.approx(result.facts["constant_miou"])
+
+
+def test_the_test_set_does_not_choose(sets, tmp_path):
+    settings = SegmentLinearSettings(**QUICK | {"steps": 5})
+    chosen = {
+        evaluate_segment_linear(pixels(), sets[0], val, settings=settings).details["learning_rate"]
+        for val in (sets[1], write(tmp_path / "other", 3, seed=9, permuted=True))
+    }
+    assert len(chosen) == 1
+
+
+def test_held_out_images_are_a_share_of_their_own(sets):
+    class Numbers:
+        def __init__(self, rows):
+            self.rows = list(rows)
+
+        def __len__(self):
+            return len(self.rows)
+
+        def take(self, rows):
+            return Numbers(self.rows[i] for i in rows)
+
+    trains, chooses = held_out(Truth(Numbers(range(30)), None), 0.1, 0, wanted=True)
+    assert len(chooses) == 3
+    assert sorted(trains.masked.rows + chooses.masked.rows) == list(range(30))
+    with pytest.raises(ValueError, match="leaves 0 to choose by"):
+        held_out(Truth(Numbers(range(4)), None), 0.1, 0, wanted=True)
+
+
+def test_the_usual_size_is_32_cells():
+    assert [usual_size(stride) for stride in (8, 16, 32)] == [256, 512, 512]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"classes": 1}, "classes is 1"),
+        ({"held_out": 1.0}, "held_out is 1.0"),
+        ({"learning_rates": ()}, "learning_rates are empty"),
+        ({"learning_rates": (0.0,)}, "learning_rates"),
+        ({"steps": 0}, "steps is 0"),
+        ({"crop": 64}, "crop is 64, and preset quick"),
+        ({"window": 32, "stride": 40}, "stride is 40; with windows of 32 px"),
+        ({"output_stride": 32}, "output_stride is 32"),
+        ({"preset": "dinov3", "dropout": 1.0}, "dropout is 1.0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        SegmentLinearSettings(**wrong)
+
+
+def test_the_command_line_runs_it_and_complains_in_one_line(sets, tmp_path, capsys):
+    train, val = map(str, sets)
+    arguments = [
+        "evaluate",
+        "segment_linear",
+        "pixels",
+        "--data",
+        train,
+        "--size",
+        "32",
+        "--steps",
+        "5",
+        "--workers",
+        "0",
+    ]
+    assert main([*arguments, "--val", val, "--json", str(tmp_path / "r.json")]) in (None, 0)
+    assert "mIoU" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["protocol"] == "segment_linear"
