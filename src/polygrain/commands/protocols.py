@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSettings, LogisticSettings
 from polygrain.evaluate.settings.retrieval import CopiesSettings, CorrespondSettings, RetrieveSettings
 from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
+from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
 from polygrain.evaluate.settings.video import TrackSettings
 
 TRAIN, VAL = "Labelled training images: folder or shards.", "Labelled images to classify: folder or shards."
@@ -37,6 +38,11 @@ PROTOCOLS: dict[str, Protocol] = {
     "few_shot": Protocol(FewShotSettings, "polygrain.evaluate.few_shot:evaluate_few_shot", {"data": TRAIN, "val": VAL}),
     "segment_linear": Protocol(
         SegmentLinearSettings, "polygrain.evaluate.segmentation.linear:evaluate_segment_linear", MASKED
+    ),
+    "unlabelled": Protocol(
+        UnlabelledSettings,
+        "polygrain.evaluate.unlabelled.protocol:evaluate_unlabelled",
+        {"data": "Images, no labels needed: folder or shards."},
     ),
     "track": Protocol(
         TrackSettings,
