@@ -24,7 +24,7 @@ COLOURS = ("#e6550d", "#2b7bba", "#2ca25f", "#8e5ea2", "#b59410")  # of the requ
 INK, FAINT = "#22252a", "#8a9099"
 WIDTH, TITLE = 15.0, 0.4  # inches
 GAP = 0.3  # between two crops, as a share of their side
-ABREAST = 8  # crops in a row
+ABREAST, FEWEST_ABREAST = 8, 6  # crops in a row; of fewer, each has a sixth of the width
 
 
 class Describes(Protocol):
@@ -128,8 +128,12 @@ def _widths(shown: Shown) -> list[float]:
 def _heights(shown: Shown) -> tuple[float, float]:
     """Of the upper and the lower part, in inches."""
     crops = sum(len(views) for views in shown.views.values())
-    side = WIDTH / min(crops, ABREAST)
+    side = WIDTH / _abreast(crops)
     return 0.98 * WIDTH / sum(_widths(shown)) + TITLE, -(-crops // ABREAST) * (side + TITLE - 0.1)
+
+
+def _abreast(crops: int) -> int:
+    return max(FEWEST_ABREAST, min(crops, ABREAST))
 
 
 def _show_boxes(axes: Axes, shown: Shown) -> None:
@@ -196,7 +200,7 @@ def _show_crops(figure: FigureBase, shown: Shown, normalisation: Normalisation) 
         for colour, (name, views) in zip(_colours(shown), shown.views.items(), strict=True)
         for j, view in enumerate(views)
     ]
-    columns = min(len(crops), ABREAST)
+    columns = _abreast(len(crops))
     rows = -(-len(crops) // columns)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, j, view, colour) in zip(grid, crops, strict=False):

@@ -1,0 +1,164 @@
+"""What a model sees within an image: patch colours, segments, attention head by head, matches between two crops."""
+
+import io
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from polygrain.data.centred import centred
+from polygrain.evaluate.attention import Attention, largest_mass, last_attention
+from polygrain.evaluate.features import evaluating
+from polygrain.parts.encoder import Encoder
+from polygrain.parts.kmeans import kmeans
+from polygrain.report.figures import data_uri, to_picture
+from polygrain.report.gathering import Seen
+from polygrain.report.html import Section
+from polygrain.report.matches import draw_matches, png
+from polygrain.report.patch_colours import fit_basis, patch_colours
+from polygrain.views import Crops
+
+SEGMENTS = 6
+MASS = 0.6  # of the attention of a head, as in DINO's figures
+SIDE = 224  # pixels of the pictures beside the maps
+OF_BLUR = 224  # size of the crops that the blurs of the recipes are for
+ABREAST = 6  # columns of pictures up to which two tables stand side by side
+COLOURS = np.array(
+    [
+        *([47, 111, 196], [217, 114, 43], [44, 145, 88], [143, 95, 163], [201, 162, 39], [90, 176, 190]),
+        *([196, 84, 110], [126, 137, 60], [96, 96, 110], [222, 160, 190], [120, 80, 60], [160, 200, 120]),
+    ],
+    dtype=np.uint8,
+)
+
+
+def views_of(seen: Seen, chosen: Sequence[int]) -> Tensor:
+    """Normalised pixels (m, C, S, S), as this model is shown them."""
+    size, resize, normalisation = seen.views.size, seen.views.resize, seen.views.normalisation
+    return torch.stack([centred(seen.views.images.decode(i), size, normalisation, resize) for i in chosen])
+
+
+@torch.no_grad()
+def patch_section(models: Sequence[Seen], chosen: Sequence[int]) -> Section:
+    """Patch colours and segments of some images, model by model."""
+    about = (
+        "Each patch in the colours of the three strongest directions of the patch features, and in one of six k-means "
+        "segments. Directions and segments are shared by all images of a model: what looks alike to it has one colour."
+    )
+    columns = [("image", [_image(models[0], pixels) for pixels in views_of(models[0], chosen)])]
+    for seen in models:
+        with evaluating(seen.model.encoder):
+            found = seen.model.encoder.to("cpu").features(views_of(seen, chosen))
+        colours = patch_colours(fit_basis(found.patches), found.patches, found.grid)
+        columns.append((f"{seen.name}: colours", [_cells(to_picture(one)) for one in colours]))
+        maps = segments(found.patches, found.grid)
+        columns.append((f"{seen.name}: segments", [_cells(Image.fromarray(COLOURS[one])) for one in maps]))
+    return Section("Patches", about, _grid(columns))
+
+
+def segments(patches: Tensor, grid: tuple[int, int], count: int = SEGMENTS) -> NDArray[np.int64]:
+    """k-means of the directions of all patches (m, N, D) together: (m, rows, columns), the largest segment is 0."""
+    flat = F.normalize(patches.flatten(0, 1).float(), dim=1)
+    clusters = kmeans(flat, min(count, len(flat)), iterations=30, redos=3, seed=0).clusters
+    rank = torch.bincount(clusters, minlength=count).argsort(descending=True, stable=True).argsort()
+    return rank[clusters].view(len(patches), *grid).numpy()
+
+
+def attention_section(models: Sequence[Seen], chosen: Sequence[int]) -> Section | None:
+    """Attention of the last block, head by head, of the models that have one; None where none has."""
+    blocks, without = "", []
+    for seen in models:
+        encoder = seen.model.encoder
+        if not isinstance(encoder, Encoder) or encoder.family != "vit":
+            without.append(seen.name)
+            continue
+        pixels = views_of(seen, chosen)
+        attention = last_attention(encoder.to("cpu"), pixels)
+        columns = [("image", [_image(seen, one) for one in pixels])]
+        maps = attention.maps().numpy()
+        columns += [(f"head {h + 1}", [_cells(heat(one)) for one in maps[:, h]]) for h in range(maps.shape[1])]
+        columns.append(("together", [_cells(Image.fromarray(one)) for one in together(attention)]))
+        blocks += f"<h3>{escape(seen.name)}: attention of {escape(attention.query)}</h3>{_grid(columns)}"
+    if not blocks:
+        return None
+    about = (
+        "Where each head of the last block looks: bright is much. The last picture gives every head a colour where it "
+        f"has {MASS:.0%} of its attention; of several heads, the one that looks hardest."
+    )
+    told = f"<p class=note>No attention to show of {escape(', '.join(without))}.</p>" if without else ""
+    return Section("Attention", about, blocks + told)
+
+
+def heat(values: NDArray[np.float32]) -> Image.Image:
+    """A map (rows, columns) from its least to its largest value."""
+    spread = float(np.ptp(values))
+    shares = (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
+    return Image.fromarray((colormaps["magma"](shares)[..., :3] * 255).astype(np.uint8))
+
+
+def together(attention: Attention) -> NDArray[np.uint8]:
+    """All heads in one picture of each image: (m, rows, columns, 3)."""
+    maps = attention.maps()
+    kept = torch.where(largest_mass(maps, MASS), maps / maps.sum((-2, -1), keepdim=True), 0.0)
+    strength, head = kept.max(1)  # (m, rows, columns)
+    colours = COLOURS[head.numpy() % len(COLOURS)]
+    return np.where((strength > 0).numpy()[..., None], colours, np.uint8(24))
+
+
+def matches_section(models: Sequence[Seen], chosen: int) -> Section:
+    """Two crops of one image, and the patches that match by place and by likeness."""
+    about = (
+        "Two random crops of one image, and their nearest patches by place, which is the truth, and by the likeness of "
+        "their features (VICRegL's matching). Lines that agree with the left picture are right."
+    )
+    body = ""
+    for seen in models:
+        size = seen.views.size
+        recipes = ("byol_a", "byol_b")
+        crops = [Crops(name="crop", count=2, size=size, scale=(0.25, 1.0), recipes=recipes, blur_scale=size / OF_BLUR)]
+        with evaluating(seen.model.encoder):
+            figure = draw_matches(
+                seen.model.encoder.to("cpu"),
+                [seen.views.images.decode(chosen)],
+                crops,
+                normalisation=seen.views.normalisation,
+            )
+        drawn = Image.open(io.BytesIO(png(figure)))
+        told = f"Matches of {seen.name}"
+        body += f"<h3>{escape(seen.name)}</h3><img class=picture alt='{escape(told)}' src='{data_uri(drawn)}'>"
+    return Section("Matches between two crops", about, body)
+
+
+def _image(seen: Seen, pixels: Tensor) -> str:
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in seen.views.normalisation)
+    plain = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+    plain = plain[:3] if len(plain) >= 3 else plain[:1].expand(3, -1, -1)
+    return f"<img alt='image' src='{data_uri(to_picture(plain), side=SIDE)}'>"
+
+
+def _cells(picture: Image.Image) -> str:
+    return f"<img class=cells alt='' src='{data_uri(picture, lossless=True)}'>"
+
+
+def _grid(columns: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Pictures in rows, one for each image, under headings; two tables side by side where there is room."""
+    count = len(columns[0][1])
+    abreast = 2 if len(columns) <= ABREAST and count > 1 else 1
+    share = -(-count // abreast)
+    heads = "".join(f"<span>{escape(name)}</span>" for name, _ in columns)
+    tables = ""
+    for start in range(0, count, share):
+        rows = "".join(
+            "<div class=looks>" + "".join(pictures[i] for _, pictures in columns) + "</div>"
+            for i in range(start, min(start + share, count))
+        )
+        tables += (
+            f"<div class=table style='--columns:{len(columns)}'><div class='looks heads'>{heads}</div>{rows}</div>"
+        )
+    return f"<div class=abreast style='--abreast:{abreast}'>{tables}</div>"
