@@ -19,6 +19,7 @@ from polygrain.commands.export import export
 from polygrain.commands.inspect import inspect
 from polygrain.commands.methods import methods
 from polygrain.commands.pretrain import pretrain
+from polygrain.commands.report import report
 from polygrain.commands.verify import verify
 from polygrain.train.stops import Lost, Stopped
 
@@ -94,6 +95,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "embed": embed,
+    "report": report,
     "inspect": inspect,
     "export": export,
     "methods": methods,
