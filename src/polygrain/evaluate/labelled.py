@@ -164,9 +164,13 @@ def data_facts(images: Images, labels: Tensor) -> dict[str, Any]:
 
 def summary(seen: Labelled) -> str:
     """One line for people: which model, on what."""
-    facts = seen.facts
+    return f"{about(seen.model, seen.facts, seen.details)}; features of {seen.facts['data']['images']:,} images"
+
+
+def about(model: dict[str, Any], facts: dict[str, Any], details: dict[str, Any]) -> str:
+    """Which model, on what."""
     size = f"{facts['val']['images']:,} images of {facts['classes']} classes (chance {facts['chance']:.1%})"
-    return f"{seen.model['name']} on {seen.details['val']}: {size}; features of {facts['data']['images']:,} images"
+    return f"{model['name']} on {details['val']}: {size}"
 
 
 def preprocessing(size: int, settings: FeatureSettings, model: Model) -> dict[str, Any]:

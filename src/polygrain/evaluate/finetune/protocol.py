@@ -1,0 +1,106 @@
+"""Fine-tuning as a protocol: the epoch is chosen on held-out training images."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polygrain.distributed import world_size
+from polygrain.evaluate.choosing import held_out_rows
+from polygrain.evaluate.finetune.training import Finetuned, finetune
+from polygrain.evaluate.labelled import Sets, about, describe, facts_of, open_sets
+from polygrain.evaluate.metrics import right
+from polygrain.evaluate.models import pick_device
+from polygrain.evaluate.readouts import IN_WORDS
+from polygrain.evaluate.result import Result
+from polygrain.evaluate.settings.finetune import FinetuneSettings
+from polygrain.evaluate.subsets import Choice
+from polygrain.parts.encoder import Encoder
+from polygrain.weights.backbone import FILE, save_backbone
+from polygrain.weights.tensors import write_tensors
+
+
+def evaluate_finetune(model: Any, data: Any, val: Any, settings: FinetuneSettings | None = None) -> Result:
+    """Fine-tunes a copy of the backbone on `data`, or a part of it, and tests it on `val`.
+
+    Args:
+        model: a run, a backbone file, "timm:NAME", "random:NAME", or an encoder, which stays as it is.
+        data: labelled training images: a folder, shards, or a map-style dataset.
+
+    Raises:
+        ValueError: when something handed in cannot be used, in one line.
+    """
+    settings = settings or FinetuneSettings()
+    recipe = settings.recipe()
+    if world_size() > 1:
+        raise ValueError("fine-tuning runs in one process; start it without torchrun")
+    if settings.out is not None and Path(settings.out).exists():
+        raise ValueError(f"{settings.out!r} is there already; name a new folder")
+    sets = open_sets(model, data, val, settings, Choice(recipe.share, settings.list))
+    encoder = sets.model.encoder
+    if not isinstance(encoder, Encoder):
+        raise ValueError("raw pixels have no weights to fine-tune; give a backbone")
+    if encoder.channels != 3:
+        raise ValueError(f"fine-tuning augments RGB images, and this backbone takes {encoder.channels} channels")
+    encoder.check_size(sets.size)
+    chooses, trains = (
+        sets.train.positions[rows.numpy()]
+        for rows in held_out_rows(len(sets.train.positions), settings.held_out, settings.seed)
+    )
+    found = finetune(sets, chooses, trains, settings)
+    if settings.out is not None:
+        save(settings.out, found, sets)
+    choosing, device = found.choosing, pick_device(settings.device)
+    train_labels = torch.from_numpy(sets.train.labels[sets.train.positions])
+    facts = facts_of(sets, train_labels, choosing.labels, settings)
+    described = describe(sets.model) | {"dimensions": encoder.dim}
+    notes = sets.notes
+    if settings.preset == "quick":
+        notes += ("preset quick: cheap, and not the protocol of any paper",)
+    return Result(
+        protocol="finetune",
+        description=in_words(settings),
+        scores={"finetuned": choosing.scores(settings.seed)},
+        facts={**facts, "features": f"{IN_WORDS[settings.readout]}, fine-tuned"},
+        model=described,
+        details={
+            **sets.details,
+            "chosen_epoch": choosing.epoch * settings.look_every_epochs,
+            "losses": found.losses,
+            "precision": "bfloat16" if device == "cuda" else "float32",
+        },
+        notes=notes,
+        about=f"{about(described, facts, sets.details)}; fine-tuned on {len(trains):,} images",
+        items={"finetuned": right(choosing.ranked, choosing.labels)},
+    )
+
+
+def in_words(settings: FinetuneSettings) -> str:
+    """The protocol as people would tell it."""
+    recipe = settings.recipe()
+    share = f" on {recipe.share:.3g} of the images of each class" if recipe.share else ""
+    head = "" if recipe.head_learning_rate is None else f", {recipe.head_learning_rate:g} of the head"
+    augmented = ["random resized crops, mirrored"]
+    augmented += ["RandAugment"] if recipe.rand_augment else []
+    augmented += [f"erasing {recipe.erase:g}"] if recipe.erase else []
+    augmented += [f"mixup {recipe.mixup:g}"] if recipe.mixup else []
+    augmented += [f"CutMix {recipe.cutmix:g}"] if recipe.cutmix else []
+    average = f"; weights averaged with decay {recipe.ema:g}" if recipe.ema is not None else ""
+    return (
+        f"Fine-tuning, preset {settings.preset}{share}: {recipe.optimizer}, learning rate {recipe.learning_rate:g} per "
+        f"256 images{head}, layer decay {recipe.layer_decay:g}, weight decay {recipe.weight_decay:g}, {recipe.epochs} "
+        f"epochs of batch {recipe.train_batch_size}, {recipe.schedule} after {recipe.warmup_epochs} epochs of warm-up, "
+        f"drop path {recipe.drop_path:g}, label smoothing {recipe.smoothing:g}; {', '.join(augmented)}{average}. The "
+        f"epoch that is best on {settings.held_out:.0%} of the training images, held out, is reported. top1_oracle: "
+        "the best epoch on the test images, which is no honest score"
+    )
+
+
+def save(out: str, found: Finetuned, sets: Sets) -> None:
+    """Writes the fine-tuned backbone, which every other protocol can take, and the classifier beside it."""
+    folder = Path(out)
+    folder.mkdir(parents=True)
+    extra = {"crop_size": sets.size, "finetuned": True}
+    save_backbone(folder / FILE, found.model.encoder, normalisation=sets.model.normalisation, extra=extra)
+    head = {name: tensor.contiguous() for name, tensor in found.model.head.state_dict().items()}
+    write_tensors(folder / "head.safetensors", head, {"readout": found.model.readout})

@@ -1,0 +1,139 @@
+"""The loop of fine-tuning."""
+
+import copy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from polygrain.evaluate.choosing import Choosing, ranked_rows
+from polygrain.evaluate.features import Views, encoded
+from polygrain.evaluate.finetune.batches import AugmentedImages, batches, seeded, steps_of_epoch
+from polygrain.evaluate.finetune.classifier import Classifier, build, build_optimizer
+from polygrain.evaluate.labelled import Sets
+from polygrain.evaluate.models import pick_device
+from polygrain.evaluate.settings.finetune import FinetuneRecipe, FinetuneSettings
+from polygrain.parts.finetuning import averaged, mixing
+from polygrain.schedules import Time, warmup_cosine
+
+STEPS_AFTER, STEP = (0.6, 0.8), 0.2  # SwAV: after epochs 12 and 16 of 20
+
+
+class Finetuned(NamedTuple):
+    """What came of it."""
+
+    choosing: Choosing  # among the epochs
+    model: Classifier  # of the chosen epoch, on the CPU
+    losses: list[float]  # mean of each epoch
+
+
+def finetune(
+    sets: Sets, chooses: NDArray[np.int64], trains: NDArray[np.int64], settings: FinetuneSettings
+) -> Finetuned:
+    """Trains a copy of the encoder with a fresh classifier and looks at it after the epochs.
+
+    Args:
+        chooses, trains: positions of training images.
+    """
+    recipe, device = settings.recipe(), pick_device(settings.device)
+    encoder: Any = sets.model.encoder
+    data = AugmentedImages(sets.train.images, sets.size, sets.model.normalisation, recipe, settings.seed)
+    with torch.random.fork_rng(), seeded(settings.seed):
+        torch.manual_seed(settings.seed)  # of stochastic depth on a GPU
+        model = build(encoder, sets.classes, recipe, settings.readout).to(device)
+        optimizer = build_optimizer(model, recipe)
+        average = None if recipe.ema is None else averaged(model, recipe.ema)
+        steps = len(steps_of_epoch(trains, recipe, settings.seed, 0))
+        labels = torch.from_numpy(sets.train.labels)
+        learn = Learning(model, optimizer, recipe, sets.classes, settings.batch_size, device, average)
+        choosing, best, losses = Choosing(["finetuned"], torch.empty(0)), model, []
+        for epoch in tqdm(range(recipe.epochs), desc="fine-tuning", unit="epoch", disable=None, leave=False):
+            found = []
+            keys = steps_of_epoch(trains, recipe, settings.seed, epoch)
+            for step, (pixels, positions) in enumerate(batches(data, keys, settings.workers)):
+                time = Time(epoch * steps + step, steps, recipe.epochs)
+                found.append(learn.step(pixels, labels[positions], time))
+            losses.append(float(np.mean(found)))
+            if (epoch + 1) % settings.look_every_epochs == 0 or epoch + 1 == recipe.epochs:
+                shown: Any = model if average is None else average.module
+                _look(choosing, shown, sets, chooses, settings)
+                if choosing.epoch == choosing.looks:
+                    best = copy.deepcopy(shown).cpu()
+    return Finetuned(choosing, best, losses)
+
+
+class Learning(NamedTuple):
+    """What one step takes."""
+
+    model: Classifier
+    optimizer: torch.optim.Optimizer
+    recipe: FinetuneRecipe
+    classes: int
+    at_once: int  # images that go through the network together
+    device: str
+    average: Any
+
+    def step(self, pixels: Tensor, labels: Tensor, time: Time) -> float:
+        """One step on a batch (B, 3, H, W) with labels (B,); gives its loss."""
+        recipe = self.recipe
+        mix = mixing(self.classes, mixup=recipe.mixup, cutmix=recipe.cutmix, smoothing=recipe.smoothing)
+        pixels, shares = mix(pixels.to(self.device), labels.to(self.device))
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        for some, wanted in zip(torch.split(pixels, self.at_once), torch.split(shares, self.at_once), strict=True):
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+                logits = self.model(some)
+            loss = F.cross_entropy(logits.float(), wanted, reduction="sum") / len(pixels)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+            total += loss.item()
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * share_of_peak(recipe, time)
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        if not np.isfinite(total):
+            raise ValueError(f"the loss is {total} in epoch {time.epoch + 1}; lower learning_rate")
+        return total
+
+
+def share_of_peak(recipe: FinetuneRecipe, time: Time) -> float:
+    """The factor on the peak of every group."""
+    if recipe.by_epoch:
+        time = time._replace(step=time.epoch * time.steps_per_epoch)
+    if recipe.schedule == "steps":
+        passed = sum(time.epoch >= round(share * time.epochs) for share in STEPS_AFTER)
+        return float(STEP**passed)
+    peak = recipe.learning_rate * recipe.train_batch_size / 256
+    curve = warmup_cosine(peak, recipe.min_lr, recipe.warmup_epochs, start=recipe.warmup_lr)
+    return curve(time) / peak
+
+
+def classified(
+    model: Classifier, views: Views, positions: NDArray[np.int64], settings: FinetuneSettings
+) -> tuple[Tensor, Tensor]:
+    """Logits (n, K) of the plain views, and the positions of those images that can be decoded, on the CPU."""
+    rows = [positions[start : start + settings.batch_size] for start in range(0, len(positions), settings.batch_size)]
+    device = pick_device(settings.device)
+    seen = encoded(model.encoder, views, rows, readout=settings.readout, workers=settings.workers, device=device)
+    head = model.head.eval()
+    with torch.no_grad():
+        parts = [(head(part.pooled.to(device)).float().cpu(), part.positions) for part in seen]
+    return torch.cat([logits for logits, _ in parts]), torch.cat([found for _, found in parts])
+
+
+def _look(
+    choosing: Choosing, model: Classifier, sets: Sets, chooses: NDArray[np.int64], settings: FinetuneSettings
+) -> None:
+    shares: list[float] = []
+    logits = truth = torch.empty(0)
+    for side, positions in ((sets.train, chooses), (sets.val, sets.val.positions)):
+        logits, found = classified(model, side.views, positions, settings)
+        truth = torch.from_numpy(side.labels)[found]
+        shares.append((logits.argmax(1) == truth).double().mean().item())
+    choosing.labels = truth
+    choosing.look(shares[:1], shares[1:], lambda _: ranked_rows(logits))  # the test images came last
