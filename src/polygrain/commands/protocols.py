@@ -4,6 +4,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSettings, LogisticSettings
+from polygrain.evaluate.settings.finetune import FinetuneSettings
 from polygrain.evaluate.settings.retrieval import CopiesSettings, CorrespondSettings, RetrieveSettings
 from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
 from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
@@ -36,6 +37,9 @@ PROTOCOLS: dict[str, Protocol] = {
         LogisticSettings, "polygrain.evaluate.logistic:evaluate_logistic", {"data": TRAIN, "val": VAL}
     ),
     "few_shot": Protocol(FewShotSettings, "polygrain.evaluate.few_shot:evaluate_few_shot", {"data": TRAIN, "val": VAL}),
+    "finetune": Protocol(
+        FinetuneSettings, "polygrain.evaluate.finetune.protocol:evaluate_finetune", {"data": TRAIN, "val": VAL}
+    ),
     "segment_linear": Protocol(
         SegmentLinearSettings, "polygrain.evaluate.segmentation.linear:evaluate_segment_linear", MASKED
     ),
