@@ -11,7 +11,7 @@ from polygrain.parts.encoder import Encoder
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.train.setup import Result
 from polygrain.train.stops import Dead
-from tests.every_method.tiny import STEPS, records, run
+from tests.every_method.tiny import BATCH, STEPS, begin, build, family_of, records, run, step
 
 
 @pytest.fixture(scope="module", params=METHODS)
@@ -49,10 +49,8 @@ def test_a_resumed_run_ends_in_the_same_state_to_the_last_bit(
     assert not [key for key in wanted if not torch.equal(wanted[key], resumed[key])]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_an_encoder_that_tells_no_images_apart_is_told_dead(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def tell_nothing_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on encoders give the same for all images and places."""
     features = Encoder.features
 
     def alike(self: Encoder, *arguments: Any) -> Any:
@@ -64,5 +62,44 @@ def test_an_encoder_that_tells_no_images_apart_is_told_dead(
         )
 
     monkeypatch.setattr(Encoder, "features", alike)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_encoder_that_tells_no_images_apart_is_told_dead(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell_nothing_apart(monkeypatch)
     with pytest.raises(Dead, match=r"features/pooled_spread is 0"):
         run(name, tmp_path / "run")
+
+
+# methods whose own objectives do not show such an encoder, so that its features alone tell, and why
+SILENT: dict[str, str] = {
+    "supervised": "labels judge it; it has no objective",
+    "mae": "its decoder knows where each patch lies, so predictions differ by place",
+}
+SLOW: dict[str, int] = {  # steps until it shows, for those whose teacher's centre must first follow
+    "dino": 60,
+    "mst": 60,
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_its_own_objectives_know_their_dead_values_and_only_when_dead(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(steps: int = 1) -> dict[str, bool]:
+        method = build(name, family_of(name))
+        begin(method, BATCH)
+        for _ in range(steps):
+            terms = step(method)
+        read = {key: value.detach() for key, value in (terms | method.gauges()).items()}
+        return {key: value.low <= float(read[key]) <= value.high for key, value in method.dead_values().items()}
+
+    healthy = dead()
+    assert not any(healthy.values()), healthy
+    tell_nothing_apart(monkeypatch)
+    if name in SILENT:
+        assert not any(dead().values())
+    else:
+        assert any(dead(SLOW.get(name, 1)).values())

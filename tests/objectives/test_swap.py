@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polygrain.objectives.swap import SwappedAssignments
+from polygrain.objectives.swap import SwappedAssignments, score_spread
 from polygrain.schedules import Time
 from tests.objectives.encodings import random_encodings
 from tests.references.make_clustering import wave
@@ -115,3 +116,29 @@ def test_equal_images_are_told_dead_and_others_are_far_from_it() -> None:
     alike = [view._replace(pooled=student[0].pooled[:1].expand(32, 6)) for view in student]
     swav(alike, [], FIRST)
     assert all(dead.low <= swav.gauges[name] <= dead.high for name, dead in swav.dead_values.items())
+
+
+def test_prototypes_that_answer_all_images_alike_are_told_dead_though_embeddings_differ() -> None:
+    """The way in which runs with too smooth an assignment end: the loss stays at ln K, and codes are nearly even."""
+    swav = objective(out=64, prototypes=128)
+    swav.projector = torch.nn.Sequential()  # embeddings are what comes in
+    with torch.no_grad():
+        swav.prototypes.weight[:, 32:] = 0  # prototypes look at half of the directions
+    student = random_encodings(2, 200, 64)
+    both: list[dict[str, float]] = []
+    for share in (1.0, 0.05):  # of what embeddings have in those directions
+        views = [e._replace(pooled=torch.cat([share * e.pooled[:, :32], e.pooled[:, 32:]], 1)) for e in student]
+        loss = swav(views, [], LATER)["cross_entropy"].detach()
+        both.append({name: float(value) for name, value in swav.gauges.items()})
+        both[-1]["loss"] = float(loss)
+    healthy, dead = both
+    value = swav.dead_values["score_spread"]
+    assert healthy["score_spread"] > 4 * value.high and value.low <= dead["score_spread"] < value.high / 2
+    assert dead["embedding_spread"] > 0.6 and dead["loss"] == pytest.approx(math.log(128), abs=0.1)
+    assert dead["code_entropy"] < swav.dead_values["code_entropy"].low  # which sees it only at the very end
+
+
+def test_the_spread_of_scores_of_random_directions_is_one() -> None:
+    torch.manual_seed(0)
+    embeddings, prototypes = (F.normalize(torch.randn(count, 32), dim=1) for count in (4000, 300))
+    assert float(score_spread(embeddings @ prototypes.T, 32)) == pytest.approx(1, abs=0.02)

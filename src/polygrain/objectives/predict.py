@@ -78,6 +78,7 @@ class Siamese(Objective):
         self.projector = mlp(widths, activation="relu", norm="batch", bias=False, last_norm=True)
         self.projector[6].bias.requires_grad_(False)
         self.predictor = mlp((hidden, bottleneck, hidden), activation="relu", norm="batch", bias=False)
+        self.dead_values = {"target_spread": ALIKE}
 
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:
         targets = view_by_view(self.projector, student)

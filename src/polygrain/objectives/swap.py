@@ -74,6 +74,12 @@ class SwappedAssignments(Objective):
                 mend="lower epsilon to 0.03, or freeze the prototypes for longer",
             ),
             "embedding_spread": same_embeddings(),
+            "score_spread": DeadValue(
+                low=0.0,
+                high=0.2,
+                meaning="all prototypes answer all images alike, so that assignments are nearly even",
+                mend="lower epsilon to 0.03, or freeze the prototypes for longer",
+            ),
         }
 
     def forward(self, student: Sequence[Encoding], teacher: Sequence[Encoding], time: Time) -> dict[str, Tensor]:
@@ -85,7 +91,11 @@ class SwappedAssignments(Objective):
             scores = self.prototypes(embeddings)  # (V, B, K)
         codes = torch.stack([self._codes(scores[view].detach(), view) for view in range(self.assigning_views)])
         weights = pair_weights(len(codes), len(scores), large=len(scores))
-        self.gauges = {"embedding_spread": spread(embeddings[0]), **_code_gauges(codes)}
+        self.gauges = {
+            "embedding_spread": spread(embeddings[0]),
+            "score_spread": score_spread(scores[0], embeddings.shape[-1]),
+            **_code_gauges(codes),
+        }
         if self.training and time.epoch >= self.queue_start_epoch:
             for queue, view in zip(self.queues, embeddings, strict=False):
                 assert isinstance(queue, Queue)
@@ -120,6 +130,19 @@ def unit_embeddings(projector: nn.Module, vectors: Tensor) -> Tensor:
     projected = projector(vectors.flatten(0, 1))
     projected = F.normalize(projected.to(torch.promote_types(projected.dtype, torch.float32)), dim=-1)
     return projected.view(*vectors.shape[:2], -1)
+
+
+def score_spread(scores: Tensor, dim: int) -> Tensor:
+    """Standard deviation of each prototype's cosine over images, averaged, times sqrt(dim).
+
+    1 for embeddings that fill all directions alike, 0 where no prototype tells images apart, be it that the embeddings
+    are the same or that they differ in directions that the prototypes do not look at.
+
+    Args:
+        scores: (B, K) of unit embeddings and unit prototypes.
+        dim: of the embeddings.
+    """
+    return scores.detach().std(dim=0, correction=0).mean() * math.sqrt(dim)
 
 
 def same_embeddings() -> DeadValue:
