@@ -1,0 +1,102 @@
+"""How a detector is trained and what it finds."""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from polygrain.data.coco import Annotations, CocoImages
+from polygrain.evaluate.detection.examples import Example, Plain
+from polygrain.evaluate.detection.scores import results
+from polygrain.evaluate.settings.detection import DetectionRecipe
+from polygrain.parts.encoder import Encoder
+from polygrain.parts.layer_decay import layer_groups
+
+WARMUP_START = 1e-3  # of the learning rate
+
+
+def falling(steps: int, *, warmup_steps: int, drops: Iterable[float]) -> Callable[[int], float]:
+    """The factor of the learning rate at each step: a tenth after each drop, a share of all steps; before that a line
+    from 0.001 to 1, over at most a tenth of the steps."""
+    warmup = min(warmup_steps, steps // 10)
+    after = [round(share * steps) for share in drops]
+
+    def factor(step: int) -> float:
+        whole: float = 0.1 ** sum(step >= drop for drop in after)
+        return whole if step >= warmup else WARMUP_START + (1 - WARMUP_START) * step / warmup
+
+    return factor
+
+
+def train(
+    model: nn.Module,
+    encoder: Encoder,
+    examples: Iterable[Any],
+    recipe: DetectionRecipe,
+    *,
+    steps: int,
+    device: str,
+) -> list[float]:
+    """AdamW on the sum of all losses of a detector, which holds the encoder; the sum at each step is returned.
+
+    Args:
+        examples: batches, each a list of `Example`.
+
+    Raises:
+        ValueError: when a loss is not finite.
+    """
+    groups = layer_groups(
+        model,
+        encoder,
+        lr=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
+        decay_positions=True,  # as the official script does: it spares names that do not occur
+    )
+    optimizer = torch.optim.AdamW(groups)
+    factor = falling(steps, warmup_steps=recipe.warmup_steps, drops=recipe.drops)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    history: list[float] = []
+    model.train()
+    quiet = not sys.stderr.isatty()
+    batch: list[Example]
+    for batch in tqdm(examples, total=steps, desc="detector", unit="step", disable=quiet, leave=False):
+        pixels = [image.to(device) for image, _ in batch]
+        targets = [{name: part.to(device) for name, part in target.items()} for _, target in batch]
+        with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
+            losses: dict[str, torch.Tensor] = model(pixels, targets)
+        if wrong := [name for name, loss in losses.items() if not torch.isfinite(loss)]:
+            told = f"{wrong[0]} is {losses[wrong[0]].item()} at step {len(history)}"
+            raise ValueError(f"{told}; lower --learning-rate from {recipe.learning_rate:g}")
+        loss = torch.stack([*losses.values()]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+        optimizer.step()
+        schedule.step()
+        history.append(loss.item())
+    return history
+
+
+@torch.no_grad()
+def find(
+    model: nn.Module, images: CocoImages, annotations: Annotations, *, workers: int, device: str
+) -> list[dict[str, Any]]:
+    """What a detector finds in all images, as COCO's result files have it.
+
+    Args:
+        annotations: whose labels the detector was trained with.
+    """
+    model.eval()
+    loader: Any = DataLoader(Plain(images), batch_size=None, num_workers=workers)
+    quiet = not sys.stderr.isatty()
+    progress = tqdm(loader, total=len(images), desc="images", unit="image", disable=quiet, leave=False)
+    found = (
+        results(annotations, image, model([pixels.to(device)])[0])
+        for image, pixels in zip(images.ids, progress, strict=True)
+    )
+    return [*itertools.chain.from_iterable(found)]

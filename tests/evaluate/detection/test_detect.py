@@ -1,0 +1,253 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from polygrain.commands.evaluate import evaluate
+from polygrain.data.coco import CocoImages, Truth
+from polygrain.data.photometric import IMAGENET
+from polygrain.evaluate.detection.cascade import STAGES, box_loss
+from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
+from polygrain.evaluate.detection.examples import Examples, batches, cut, mirrored, resized
+from polygrain.evaluate.detection.protocol import evaluate_detect
+from polygrain.evaluate.detection.training import falling, train
+from polygrain.evaluate.settings.detection import PRESETS, DetectSettings
+from polygrain.parts.encoder import Encoder, EncoderSettings
+from tests.evaluate.detection import rectangles
+
+TINY = dataclasses.replace(
+    PRESETS["quick"],
+    images_per_step=2,
+    warmup_steps=2,
+    short_sides=(64, 80),
+    test_side=64,
+    longest=96,
+    channels=16,
+    hidden=32,
+    proposals=60,
+    samples=32,
+)
+
+
+def vit() -> Encoder:
+    torch.manual_seed(0)
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 2}
+    return Encoder(EncoderSettings(name="vit_tiny_patch16_224", arguments=arguments))
+
+
+def detector(encoder: Encoder, kind: str, pyramid: str = "taps", classes: int = 2) -> nn.Module:
+    return build_detector(encoder, detector=kind, pyramid=pyramid, classes=classes, normalisation=IMAGENET, recipe=TINY)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rectangles")
+    return rectangles.write(folder / "train", 12), rectangles.write(folder / "val", 3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def images(made):
+    return CocoImages(*made[0])
+
+
+@pytest.mark.parametrize("kind", ["mask", "cascade"])
+def test_the_loss_falls_in_twenty_steps(images, kind):
+    encoder = vit()
+    torch.manual_seed(0)
+    model = detector(encoder, kind)
+    loader = batches(Examples(images, crop=False, seed=0), range(12), steps=20, images_per_step=2, workers=0)
+    history = train(model, encoder, loader, TINY, steps=20, device="cpu")
+    assert len(history) == 20
+    assert np.mean(history[-5:]) < 0.85 * np.mean(history[:3])
+
+
+def test_every_parameter_of_a_cascade_gets_a_gradient(images):
+    torch.manual_seed(0)
+    model = detector(vit(), "cascade", pyramid="last").train()
+    pixels, target = Examples(images, crop=False, seed=0)[0, 0]
+    sum(model([pixels], [target]).values()).backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
+def test_each_stage_of_a_cascade_weighs_less(images):
+    torch.manual_seed(0)
+    model = detector(vit(), "cascade").train()
+    for heads in model.roi_heads.stages:
+        nn.init.zeros_(heads.box_predictor.cls_score.weight)
+        nn.init.zeros_(heads.box_predictor.cls_score.bias)
+    pixels, target = Examples(images, crop=False, seed=0)[0, 0]
+    losses = model([pixels], [target])
+    found = [losses[f"stage{i}_classes"].item() for i in (1, 2, 3)]
+    assert found == pytest.approx([weight * math.log(3) for weight in (1, 0.5, 0.25)], rel=1e-5)
+
+
+def test_the_box_loss_is_ten_times_the_mean_of_giou():
+    heads = detector(vit(), "cascade").roi_heads.stages[0]
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 4, 4]])
+    truth = torch.tensor([[0.0, 0, 10, 10], [5, 0, 15, 10], [0, 0, 9, 9]])
+    labels = torch.tensor([1, 2, 0])  # the last is background and counts in the denominator alone
+    loss = box_loss(heads, torch.zeros(3, 12), [boxes], [labels], [truth])
+    giou = 50 / 150 - (150 - 150) / 150  # their hull is their union
+    assert loss.item() == pytest.approx(10 * ((1 - 1) + (1 - giou)) / 3, rel=1e-5)
+
+
+def test_offsets_of_each_stage_are_divided_by_its_deviations():
+    stages = detector(vit(), "cascade").roi_heads.stages
+    box = torch.tensor([[0.0, 0, 10, 20]])
+    for heads, stage in zip(stages, STAGES, strict=True):
+        moved = heads.box_coder.decode_single(torch.tensor([[1.0, 0, 0, 0]]), box)
+        assert moved[0, 0].item() == pytest.approx(10 * stage.deviation[0])
+
+
+class Whole(nn.Module):
+    """Finds the whole image, once."""
+
+    def forward(self, features, proposals, shapes, targets=None):
+        high, wide = shapes[0]
+        found = {
+            "boxes": torch.tensor([[0.0, 0, wide, high]]),
+            "labels": torch.tensor([1]),
+            "scores": torch.ones(1),
+            "masks": torch.ones(1, 1, 28, 28),
+        }
+        return [found], {}
+
+
+@pytest.mark.parametrize("size", [(50, 90), (97, 64), (30, 31)])
+def test_boxes_and_masks_come_back_in_the_size_of_the_image(size):
+    model = detector(vit(), "mask").eval()
+    model.roi_heads = Whole()
+    shown_at(model, 48)
+    with torch.no_grad():
+        (found,) = model([torch.rand(3, *size)])
+    assert found["boxes"].tolist()[0] == pytest.approx([0, 0, size[1], size[0]])
+    assert found["masks"].shape == (1, 1, *size)
+    assert (found["masks"][:, :, 2:-2, 2:-2] > 0.5).all()
+
+
+def test_anchors_are_eight_cells_wide_on_five_levels():
+    model = detector(vit(), "mask")
+    assert model.backbone.pyramid.strides == (2, 4, 8, 16)
+    assert model.rpn.anchor_generator.sizes == ((16,), (32,), (64,), (128,), (256,))
+
+
+def test_drop_path_grows_over_the_blocks_and_weights_stay():
+    encoder = vit()
+    dropping = with_drop_path(encoder, 0.3)
+    rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in dropping.model.blocks]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.3])
+    pixels = torch.randn(1, 3, 32, 32)
+    for one in (encoder, dropping):
+        one.eval()
+    assert torch.equal(encoder.features(pixels).pooled, dropping.features(pixels).pooled)
+
+
+def box_of(mask):
+    rows, columns = np.nonzero(mask.numpy())
+    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def one_object():
+    masks = torch.zeros(1, 60, 80, dtype=torch.uint8)
+    masks[0, 10:30, 5:25] = 1
+    pixels = masks.float().expand(3, -1, -1)
+    return pixels, Truth(torch.tensor([[5.0, 10, 25, 30]]), torch.tensor([1]), masks)
+
+
+def test_boxes_and_masks_are_mirrored_with_the_pixels():
+    pixels, truth = mirrored(*one_object())
+    assert truth.boxes[0].tolist() == box_of(truth.masks[0]) == [55, 10, 75, 30]
+    assert torch.equal(pixels[0], truth.masks[0].float())
+
+
+def test_boxes_and_masks_are_resized_with_the_pixels():
+    pixels, truth = resized(*one_object(), 120)
+    assert pixels.shape == (3, 120, 160) and truth.masks.shape == (1, 120, 160)
+    assert truth.boxes[0].tolist() == box_of(truth.masks[0]) == [10, 20, 50, 60]
+
+
+def test_boxes_and_masks_are_cut_with_the_pixels():
+    pixels, truth = resized(*one_object(), 700)
+    for seed in range(5):
+        part, left = cut(pixels, truth, np.random.default_rng(seed))
+        assert all(384 <= side <= 600 for side in part.shape[1:])
+        assert left.masks.shape[1:] == part.shape[1:]
+        for box, mask in zip(left.boxes, left.masks, strict=True):
+            assert box.tolist() == pytest.approx(box_of(mask), abs=1)
+        if not len(left.boxes):
+            assert part.sum() < 1e-3 * pixels.sum() + 1
+
+
+def test_the_learning_rate_warms_up_and_drops_twice():
+    factor = falling(120, warmup_steps=10, drops=(8 / 12, 11 / 12))
+    assert factor(0) == pytest.approx(0.001)
+    assert [factor(step) for step in (10, 79, 80, 109, 110)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
+
+
+def test_every_epoch_shows_every_image_once(images):
+    loader = batches(Examples(images, crop=False, seed=0), [1, 4, 7, 9], steps=4, images_per_step=2, workers=0)
+    places = [place for batch in loader.batch_sampler for place in batch]
+    assert sorted(places) == [(epoch, position) for epoch in (0, 1) for position in (1, 4, 7, 9)]
+
+
+def quick(made, **given):
+    train_set, val = made
+    settings = DetectSettings(workers=0, images_per_step=2, test_side=64, **{"steps": 1, **given})
+    return evaluate_detect(vit(), train_set.images, val.images, train_set.annotations, val.annotations, settings)
+
+
+def test_the_same_seed_gives_the_same_number_and_the_encoder_stays_as_it_was(made):
+    first, second = quick(made), quick(made)
+    assert first.details["loss"] == second.details["loss"]
+    assert first.scores == second.scores and first.fingerprint == second.fingerprint
+    assert first.model == second.model
+    assert 0 <= first.scores["boxes"]["AP"] <= 1
+
+
+def test_other_categories_in_the_test_are_refused(made, tmp_path):
+    train_set, val = made
+    other = tmp_path / "other.json"
+    other.write_text(
+        val.annotations.read_text()
+        .replace('"id": 8, "name"', '"id": 9, "name"')
+        .replace('"category_id": 8', '"category_id": 9')
+    )
+    with pytest.raises(ValueError, match="same categories; only one of them has category 8"):
+        evaluate_detect(vit(), train_set.images, val.images, train_set.annotations, other)
+
+
+def test_raw_pixels_are_refused(made):
+    train_set, val = made
+    with pytest.raises(ValueError, match="raw pixels have no layers to fine-tune"):
+        evaluate_detect("pixels", train_set.images, val.images, train_set.annotations, val.annotations)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be above 0 and at most 1"),
+        ({"drop_path": 1.0}, "drop_path is 1.0; it must be 0 or more and below 1"),
+        ({"epochs": 1, "steps": 2}, "epochs is 1 and steps 2; give one of them"),
+        ({"learning_rate": math.nan}, "learning_rate is nan; it must be above 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(given, told):
+    with pytest.raises(ValueError, match=told):
+        DetectSettings(**given)
+
+
+def test_the_papers_schedule_is_the_published_one():
+    recipe = DetectSettings(preset="mugs_s").recipe()
+    assert (recipe.epochs, recipe.images_per_step, recipe.learning_rate, recipe.layer_decay) == (12, 32, 2e-4, 0.8)
+    assert recipe.short_sides == (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
+    assert DetectSettings(preset="mugs_s").steps_for(117_266) == 12 * 117_266 // 32
+
+
+def test_the_command_line_knows_the_protocol(capsys):
+    with pytest.raises(SystemExit):
+        evaluate(["detect", "--help"])
+    told = capsys.readouterr().out
+    assert "--data-annotations" in told and "--detector" in told
