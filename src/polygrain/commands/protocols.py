@@ -4,6 +4,7 @@ import importlib
 from typing import Any, NamedTuple
 
 from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSettings, LogisticSettings
+from polygrain.evaluate.settings.detection import DetectSettings
 from polygrain.evaluate.settings.finetune import FinetuneSettings
 from polygrain.evaluate.settings.retrieval import CopiesSettings, CorrespondSettings, RetrieveSettings
 from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
@@ -42,6 +43,16 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "segment_linear": Protocol(
         SegmentLinearSettings, "polygrain.evaluate.segmentation.linear:evaluate_segment_linear", MASKED
+    ),
+    "detect": Protocol(
+        DetectSettings,
+        "polygrain.evaluate.detection.protocol:evaluate_detect",
+        {
+            "data": "Training images: folder or .tar, as file_name says, at the root or in images/.",
+            "data_annotations": "What is in them: a COCO json of instances.",
+            "val": "Test images, likewise.",
+            "val_annotations": "What is in those.",
+        },
     ),
     "unlabelled": Protocol(
         UnlabelledSettings,
