@@ -7,7 +7,11 @@ from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSett
 from polygrain.evaluate.settings.detection import DetectSettings
 from polygrain.evaluate.settings.finetune import FinetuneSettings
 from polygrain.evaluate.settings.retrieval import CopiesSettings, CorrespondSettings, RetrieveSettings
-from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
+from polygrain.evaluate.settings.segmentation import (
+    SegmentFinetuneSettings,
+    SegmentKnnSettings,
+    SegmentLinearSettings,
+)
 from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
 from polygrain.evaluate.settings.video import TrackSettings
 
@@ -43,6 +47,10 @@ PROTOCOLS: dict[str, Protocol] = {
     ),
     "segment_linear": Protocol(
         SegmentLinearSettings, "polygrain.evaluate.segmentation.linear:evaluate_segment_linear", MASKED
+    ),
+    "segment_knn": Protocol(SegmentKnnSettings, "polygrain.evaluate.segmentation.knn:evaluate_segment_knn", MASKED),
+    "segment_finetune": Protocol(
+        SegmentFinetuneSettings, "polygrain.evaluate.segmentation.finetune:evaluate_segment_finetune", MASKED
     ),
     "detect": Protocol(
         DetectSettings,

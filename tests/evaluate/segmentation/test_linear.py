@@ -8,7 +8,6 @@ from polygrain.cli import main
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.segmentation.linear import evaluate_segment_linear
 from polygrain.evaluate.segmentation.running import held_out, usual_size
-from polygrain.evaluate.segmentation.sets import Truth
 from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from tests.evaluate.segmentation.shapes import write
@@ -88,22 +87,13 @@ def test_the_test_set_does_not_choose(sets, tmp_path):
     assert len(chosen) == 1
 
 
-def test_held_out_images_are_a_share_of_their_own(sets):
-    class Numbers:
-        def __init__(self, rows):
-            self.rows = list(rows)
-
-        def __len__(self):
-            return len(self.rows)
-
-        def take(self, rows):
-            return Numbers(self.rows[i] for i in rows)
-
-    trains, chooses = held_out(Truth(Numbers(range(30)), None), 0.1, 0, wanted=True)
+def test_held_out_images_are_a_share_of_their_own():
+    trains, chooses = held_out(30, 0.1, 0)
     assert len(chooses) == 3
-    assert sorted(trains.masked.rows + chooses.masked.rows) == list(range(30))
+    assert sorted(trains + chooses) == list(range(30))
+    assert held_out(30, 0.1, 1)[1] != chooses
     with pytest.raises(ValueError, match="leaves 0 to choose by"):
-        held_out(Truth(Numbers(range(4)), None), 0.1, 0, wanted=True)
+        held_out(4, 0.1, 0)
 
 
 def test_the_usual_size_is_32_cells():

@@ -1,5 +1,6 @@
 """A frozen backbone as a map of vectors, and heads that turn it into logits."""
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -12,7 +13,7 @@ from polygrain.parts.encoder import Encoder
 
 
 class Dense(nn.Module):
-    """Maps of the last blocks or stages side by side, brought to the size of the finest; frozen.
+    """Maps of the last blocks or stages of a frozen copy, side by side, brought to the size of the finest.
 
     Each of a ViT's is after the final norm; maps of the other families are as they come (VICRegL, arXiv:2210.01571,
     official `segmentation`). Raw pixels give their patches.
@@ -33,7 +34,7 @@ class Dense(nn.Module):
         depth = encoder.depth if isinstance(encoder, Encoder) else 1
         if levels > depth:
             raise ValueError(f"levels is {levels}, and this backbone has {depth}; choose 1 to {depth}")
-        self.encoder, self.levels = encoder.requires_grad_(False).eval(), levels
+        self.encoder, self.levels = copy.deepcopy(encoder).requires_grad_(False).eval(), levels
         self.stride = encoder.stride
         with torch.no_grad():
             device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
@@ -106,7 +107,14 @@ def dilated(encoder: Encoder, output_stride: int) -> Encoder:
     """
     if encoder.family != "resnet":
         raise ValueError(f"output_stride is {output_stride}, and a {encoder.family} has none; only ResNets do")
-    arguments: dict[str, Any] = {**encoder.settings.arguments, "output_stride": output_stride}
-    finer = Encoder(dataclasses.replace(encoder.settings, arguments=arguments, pretrained=False))
-    finer.load_state_dict(encoder.state_dict())
-    return finer
+    return rebuilt(encoder, output_stride=output_stride)
+
+
+def rebuilt(encoder: Encoder, **arguments: Any) -> Encoder:
+    """A copy of an encoder with its weights, built with other arguments of timm, of those that change no weight."""
+    settings = dataclasses.replace(
+        encoder.settings, arguments={**encoder.settings.arguments, **arguments}, pretrained=False
+    )
+    copied = Encoder(settings)
+    copied.model.load_state_dict(encoder.model.state_dict())
+    return copied.to(next(encoder.parameters()).device)

@@ -26,8 +26,11 @@ from polygrain.evaluate.segmentation.running import (
 from polygrain.evaluate.segmentation.scores import Tally
 from polygrain.evaluate.segmentation.sets import Truth, open_sets
 from polygrain.evaluate.segmentation.training import head_optimizer, heads_loss, optimise, polynomial
-from polygrain.evaluate.settings.segmentation import LinearRecipe, SegmentLinearSettings
+from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
+from polygrain.evaluate.settings.segmentation_recipes import LinearRecipe
 from polygrain.parts.encoder import Encoder
+
+LARGEST_FEATURES = 8 * 2**30  # bytes
 
 
 def evaluate_segment_linear(
@@ -59,7 +62,9 @@ def evaluate_segment_linear(
     recipe = dataclasses.replace(recipe, size=size)
     device = pick_device(settings.device)
     dense = Dense(encoder.to(device), recipe.levels)
-    trains, chooses = held_out(sets.train, settings.held_out, settings.seed, wanted=len(recipe.learning_rates) > 1)
+    trains, chooses = sets.train, None
+    if len(recipe.learning_rates) > 1:
+        trains, chooses = map(sets.train.take, held_out(len(sets.train), settings.held_out, settings.seed))
     look = Look(opened.normalisation, size, recipe.window, recipe.stride, settings.workers, device)
     notes = list(sets.notes)
     with torch.random.fork_rng():
@@ -115,7 +120,16 @@ def _on_features(
     dense: Dense, train: Truth, recipe: LinearRecipe, classes: int, look: Look, seed: int, notes: list[str]
 ) -> Heads:
     """Heads trained on the patches of whole images, computed once."""
-    patches, counts = patches_of(dense, train, classes, look)
+    patches: list[Tensor] = []
+    counts: list[Tensor] = []
+    for vectors, pixels in patches_of(dense, train, classes, look):
+        patches.append(vectors)
+        counts.append(pixels)
+        if (size := vectors.numel() * 4 * len(train)) > LARGEST_FEATURES:
+            raise ValueError(
+                f"features of {len(train)} images at {look.size} px take {size / 2**30:.0f} GiB of memory, above 8: "
+                "lower --size, or choose a preset that trains on crops"
+            )
     if constant(torch.cat([rows[:64] for rows in patches])):
         notes.append("the vectors of all training patches are the same: this model tells no patch from another")
     return Heads(

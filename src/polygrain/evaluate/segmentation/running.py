@@ -1,5 +1,6 @@
 """What the protocols of segmentation share: how images are looked at, held out, turned into vectors, segmented."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,6 @@ from polygrain.evaluate.segmentation.sets import Sets, Truth
 from polygrain.evaluate.segmentation.windows import LogitsOf, padded, segmented, whole_images
 
 CELLS, LARGEST_SIZE = 32, 512
-LARGEST_FEATURES = 8 * 2**30  # bytes
 
 
 class Look(NamedTuple):
@@ -42,22 +42,20 @@ def usual_size(stride: int) -> int:
     return min(LARGEST_SIZE, CELLS * stride)
 
 
-def held_out(train: Truth, share: float, seed: int, *, wanted: bool) -> tuple[Truth, Truth | None]:
-    """Training images to train on, and those to choose by, if any are wanted.
+def held_out(count: int, share: float, seed: int) -> tuple[list[int], list[int]]:
+    """Training images to train on, and those to choose by.
 
     Raises:
         ValueError: when the share is no image, or all of them.
     """
-    if not wanted:
-        return train, None
-    count = round(share * len(train))
-    if not 0 < count < len(train):
+    chooses = round(share * count)
+    if not 0 < chooses < count:
         raise ValueError(
-            f"holding out {share:.0%} of {len(train)} training images leaves {count} to choose by and "
-            f"{len(train) - count} to train on; both must be 1 or more (or give one learning rate)"
+            f"holding out {share:.0%} of {count} training images leaves {chooses} to choose by and "
+            f"{count - chooses} to train on; both must be 1 or more"
         )
-    order = np.random.default_rng(seed).permutation(len(train)).tolist()
-    return train.take(sorted(order[count:])), train.take(sorted(order[:count]))
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    return sorted(order[chooses:]), sorted(order[:chooses])
 
 
 def segment_set(
@@ -74,29 +72,21 @@ def segment_set(
     return [scoring.joined(part) for part in parts]
 
 
-def patches_of(dense: Dense, truth: Truth, classes: int, look: Look) -> tuple[list[Tensor], list[Tensor]]:
-    """Vectors (N, D) of all patches of each image, and pixels of each class under each of them (N, C).
+def patches_of(dense: Dense, truth: Truth, classes: int, look: Look) -> Iterator[tuple[Tensor, Tensor]]:
+    """For one image after another, vectors of its patches (N, D), and pixels of each class under each (N, C).
 
     Raises:
-        ValueError: when they would take more than 8 GiB, or one is not finite.
+        ValueError: when a vector is not finite.
     """
-    patches: list[Tensor] = []
-    counts: list[Tensor] = []
-    for image in whole_images(truth, look.size, look.normalisation, look.workers):
+    for i, image in enumerate(whole_images(truth, look.size, look.normalisation, look.workers)):
         filled = padded(image.pixels, dense.stride)
         maps = dense(filled.to(look.device))[0]  # (D, rows, columns)
-        if not patches and (size := maps.numel() * 4 * len(truth)) > LARGEST_FEATURES:
-            raise ValueError(
-                f"features of {len(truth)} images at {look.size} px take {size / 2**30:.0f} GiB of memory, above 8: "
-                "lower --size, or choose a preset that trains on crops"
-            )
         if not torch.isfinite(maps).all():
-            raise ValueError("the encoder's features are not finite; its weights may be damaged")
+            name = truth.masked.name(i)
+            raise ValueError(f"the encoder's features of {name!r} are not finite; its weights may be damaged")
         grid = (maps.shape[1], maps.shape[2])
         shares = [cells * s / f for cells, s, f in zip(grid, image.pixels.shape[2:], filled.shape[2:], strict=True)]
-        patches.append(maps.flatten(1).T.contiguous().cpu())
-        counts.append(class_counts(image.truth, grid, classes, (shares[0], shares[1])))
-    return patches, counts
+        yield maps.flatten(1).T.contiguous().cpu(), class_counts(image.truth, grid, classes, (shares[0], shares[1]))
 
 
 def summary(name: str, sets: Sets) -> str:

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -87,7 +86,3 @@ def mean_iou(found: Tally) -> float:
 def constant(found: Tally) -> bool:
     """Whether every pixel got the same class."""
     return bool((found.images.sum(0)[2] > 0).sum() <= 1)
-
-
-def as_tensor(found: Tally) -> Tensor:
-    return torch.from_numpy(found.confusion)

@@ -4,10 +4,16 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from polygrain.evaluate.settings.segmentation_recipes import (
+    FINETUNE_PRESETS,
+    LINEAR_PRESETS,
+    ONLY_STREAMED,
+    FinetuneRecipe,
+    LinearRecipe,
+)
 from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PIXELS, POSITIVE, check_ranges
 
 LinearPreset = Literal["quick", "vicregl_convnext_voc", "vicregl_convnext_ade", "vicregl_resnet", "dinov3"]
-ONLY_STREAMED = ("dropout", "crop", "warmup_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,93 +58,6 @@ class SegmentationSettings:
         """The settings that decide the numbers, not how fast or where they are computed."""
         fields = dataclasses.asdict(self)
         return {name: value for name, value in fields.items() if name not in ("workers", "device")}
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearRecipe:
-    """All that training a linear head takes.
-
-    Args:
-        streamed: on random crops, every pixel judged; else on features of whole images that are computed once, every
-            patch judged by the shares of the classes in it.
-        power: of the polynomial that the learning rate follows to `least_rate`; not streamed it is a cosine to 0.
-        size: None for 32 cells of the backbone's map, at most 512.
-        window: side of the sliding window at test; 0 for whole images. `stride`: from window to window.
-    """
-
-    streamed: bool
-    levels: int
-    output_stride: int | None
-    batch_norm: bool
-    dropout: float
-    optimizer: Literal["adamw", "sgd"]
-    learning_rates: tuple[float, ...]
-    weight_decay: float
-    power: float
-    least_rate: float
-    warmup_steps: int
-    steps: int
-    images_per_step: int
-    size: int | None
-    crop: int
-    window: int
-    stride: int
-
-    def told(self) -> dict[str, Any]:
-        """All that decides the numbers."""
-        unused = set() if self.streamed else {"power", "least_rate", *ONLY_STREAMED}
-        unused |= set() if self.window else {"stride"}
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in unused}
-
-
-_VICREGL = LinearRecipe(
-    streamed=True,
-    levels=4,
-    output_stride=None,
-    batch_norm=True,
-    dropout=0.0,
-    optimizer="adamw",
-    learning_rates=(1e-4,),
-    weight_decay=0.05,
-    power=1.0,
-    least_rate=0.0,
-    warmup_steps=1500,
-    steps=40_000,
-    images_per_step=16,
-    size=512,
-    crop=512,
-    window=512,
-    stride=341,
-)
-LINEAR_PRESETS: dict[str, LinearRecipe] = {
-    "quick": dataclasses.replace(
-        _VICREGL,
-        streamed=False,
-        levels=1,
-        learning_rates=(1e-3, 3e-3, 1e-2, 3e-2),
-        weight_decay=1e-3,
-        warmup_steps=0,
-        steps=500,
-        size=None,
-        window=0,
-    ),
-    "vicregl_convnext_voc": _VICREGL,
-    "vicregl_convnext_ade": dataclasses.replace(_VICREGL, steps=160_000),
-    "vicregl_resnet": dataclasses.replace(
-        _VICREGL,
-        levels=1,
-        output_stride=8,
-        dropout=0.1,
-        optimizer="sgd",
-        learning_rates=(0.01,),
-        weight_decay=5e-4,
-        power=0.9,
-        least_rate=1e-4,
-        warmup_steps=0,
-        window=0,
-    ),
-    "dinov3": dataclasses.replace(_VICREGL, levels=1, dropout=0.1, learning_rates=(1e-3,), weight_decay=1e-3),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,3 +156,57 @@ class SegmentKnnSettings(SegmentationSettings):
             raise ValueError(f"k is {list(self.k)}; give one or more numbers of neighbours, each 1 or more")
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out is {self.held_out}; it must lie between 0 and 1, for example 0.1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentFinetuneSettings(SegmentationSettings):
+    """UPerNet on the four-level pyramid of the backbone, all of it trained.
+
+    Args:
+        preset: `mugs` is the recipe of Mugs and iBOT for ViT-S on ADE20K; `quick` a short run of ours. Options that are
+            not given are those of the preset.
+        channels: of the decoder.
+        learning_rate: of the decoder and the last layer (AdamW); it falls in a line to 0.
+        layer_decay: each layer of the backbone learns by so much more slowly than the next one.
+        weight_decay: of all but biases and norms.
+        drop_path: share of the residual branches left out in training.
+        dropout: of whole channels, before the last convolution.
+        crop: side of the square random crops; quick takes the size.
+        steps: of the optimizer.
+        images_per_step: crops in each.
+        warmup_steps: at most a tenth of the steps.
+        window: side of the windows in which an image is segmented; 0 for the whole image at once.
+        stride: from one window to the next.
+    """
+
+    preset: Literal["quick", "mugs"] = "quick"
+    channels: int | None = None
+    learning_rate: float | None = None
+    layer_decay: float | None = None
+    weight_decay: float | None = None
+    drop_path: float | None = None
+    dropout: float | None = None
+    crop: int | None = None
+    steps: int | None = None
+    images_per_step: int | None = None
+    warmup_steps: int | None = None
+    window: int | None = None
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("drop_path", "dropout"):
+            if (share := getattr(self, name)) is not None and not 0 <= share < 1:
+                raise ValueError(f"{name} is {share}; it must be 0 or more and below 1")
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay is {self.layer_decay}; it must be above 0 and at most 1")
+        if self.images_per_step == 1:
+            raise ValueError("images_per_step is 1, and BatchNorm over one cell needs 2 or more")
+        recipe = self.recipe()
+        check_window(recipe.window, recipe.stride)
+
+    def recipe(self) -> FinetuneRecipe:
+        """The preset with what was chosen otherwise."""
+        names = [field.name for field in dataclasses.fields(FinetuneRecipe)]
+        chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(FINETUNE_PRESETS[self.preset], **chosen)
