@@ -95,9 +95,10 @@ class MaskedImages:
         return decode_ids(source.encoded(mask) or b"", source.name(mask))
 
     def size(self, i: int) -> tuple[int, int] | None:
-        """Height and width of the image as its file says, before it is turned upright; None without a file."""
-        data = self.entries[i].source.encoded(self.entries[i].image)
-        if data is None or format_of(data) == "NumPy":
+        """Height and width of a photograph as its file says, before it is turned upright; None of other images."""
+        source = self.entries[i].source
+        data = source.encoded(self.entries[i].image)
+        if data is None or source.channels not in (1, 3) or format_of(data) == "NumPy":
             return None
         try:
             with quiet(format_of(data)), open_picture(data) as picture:

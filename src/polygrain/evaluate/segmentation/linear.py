@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polygrain.evaluate.labelled import constant, describe
+from polygrain.evaluate.labelled import describe
 from polygrain.evaluate.models import pick_device
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.segmentation import scores as scoring
@@ -70,7 +70,7 @@ def evaluate_segment_linear(
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         train = _on_crops if recipe.streamed else _on_features
-        heads = train(dense, trains, recipe, len(sets.names), look, settings.seed, notes).eval()
+        heads = train(dense, trains, recipe, len(sets.names), look, settings.seed).eval()
     count = len(recipe.learning_rates)
 
     def logits_of(pixels: Tensor) -> Tensor:
@@ -116,9 +116,7 @@ def evaluate_segment_linear(
     )
 
 
-def _on_features(
-    dense: Dense, train: Truth, recipe: LinearRecipe, classes: int, look: Look, seed: int, notes: list[str]
-) -> Heads:
+def _on_features(dense: Dense, train: Truth, recipe: LinearRecipe, classes: int, look: Look, seed: int) -> Heads:
     """Heads trained on the patches of whole images, computed once."""
     patches: list[Tensor] = []
     counts: list[Tensor] = []
@@ -130,8 +128,6 @@ def _on_features(
                 f"features of {len(train)} images at {look.size} px take {size / 2**30:.0f} GiB of memory, above 8: "
                 "lower --size, or choose a preset that trains on crops"
             )
-    if constant(torch.cat([rows[:64] for rows in patches])):
-        notes.append("the vectors of all training patches are the same: this model tells no patch from another")
     return Heads(
         OnMaps(
             train_patch_head(
@@ -150,9 +146,7 @@ def _on_features(
     )
 
 
-def _on_crops(
-    dense: Dense, train: Truth, recipe: LinearRecipe, classes: int, look: Look, seed: int, notes: list[str]
-) -> Heads:
+def _on_crops(dense: Dense, train: Truth, recipe: LinearRecipe, classes: int, look: Look, seed: int) -> Heads:
     """Heads trained on random crops."""
     heads = Heads(
         LinearHead(dense.dim, classes, batch_norm=recipe.batch_norm, dropout=recipe.dropout)

@@ -111,7 +111,7 @@ def open_sets(
         "largest_class": float(shares.max()),
         "constant_miou": float(shares.max() / (shares > 0).sum()),
         "ignored": float(1 - counts["validation"].sum() / scanned["validation"].pixels.sum()),
-        "chosen": {"ignore_index": ignored, "reduce_zero_label": settings.reduce_zero_label},
+        "masks": {"ignore_index": ignored, "reduce_zero_label": settings.reduce_zero_label},
     }
     details = {"data": _where(data), "val": _where(val), "split": split, "names": list(names), "versions": versions()}
     return Sets(Truth(train, table), Truth(test, table), names, facts, details, tuple(notes))

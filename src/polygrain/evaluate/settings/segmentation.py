@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from polygrain.evaluate.settings.segmentation_recipes import (
     FINETUNE_PRESETS,
@@ -53,11 +53,6 @@ class SegmentationSettings:
         )
         if self.classes is not None and not 2 <= self.classes <= 65535:
             raise ValueError(f"classes is {self.classes}; it must be 2 to 65,535")
-
-    def of_protocol(self) -> dict[str, Any]:
-        """The settings that decide the numbers, not how fast or where they are computed."""
-        fields = dataclasses.asdict(self)
-        return {name: value for name, value in fields.items() if name not in ("workers", "device")}
 
 
 @dataclass(frozen=True, kw_only=True)
