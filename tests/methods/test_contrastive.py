@@ -15,6 +15,7 @@ from polygrain.methods.simclr import SimCLR
 from polygrain.methods.simclr_l import SimCLRL
 from polygrain.parts.batch_norm import synchronise_batch_norm
 from polygrain.parts.encoder import Encoder, EncoderSettings
+from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import RunLength, Time
 from polygrain.train.settings import PretrainSettings
 from polygrain.train.setup import pretrain
@@ -117,10 +118,12 @@ def test_mocos_teacher_moves_before_it_encodes_and_only_then() -> None:
         with torch.no_grad():
             for parameter in method.student.parameters():
                 parameter.add_(1.0)
-        before = [p.clone() for p in method.backbone.parameters()]
+        assert isinstance(method.encoder, StudentTeacher)
+        teacher = method.encoder.teacher
+        before = [p.clone() for p in teacher.parameters()]
         method(random_views(method.crops, 4), NOW)
         method.update_teachers(NOW)
-        moved = [p - b for p, b in zip(method.backbone.parameters(), before, strict=True)]
+        moved = [p - b for p, b in zip(teacher.parameters(), before, strict=True)]
         assert all(torch.allclose(m, torch.full_like(m, 0.5), atol=1e-5) for m in moved), name
 
 

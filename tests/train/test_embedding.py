@@ -17,6 +17,7 @@ from polygrain.methods.base import Method
 from polygrain.methods.byol import BYOL
 from polygrain.objectives.base import Embed
 from polygrain.parts.encoder import Encoder, EncoderSettings
+from polygrain.parts.teacher import StudentTeacher
 from polygrain.schedules import Time
 from polygrain.train.embedding import Embedder
 from polygrain.train.settings import PretrainSettings
@@ -31,7 +32,8 @@ def embedder(batch_size: int = 4, workers: int = 0) -> Embedder:
     encoder = Encoder(EncoderSettings(name="vit_tiny_64", arguments=TINY))
     method = BYOL(hidden=8, predictor_hidden=8, out=4, large_size=32).build(encoder).train()
     with torch.no_grad():
-        for parameter in method.backbone.parameters():
+        assert isinstance(method.encoder, StudentTeacher)
+        for parameter in method.encoder.teacher.parameters():
             parameter.add_(0.1)
     fabric: Any = SimpleNamespace(
         world_size=1, global_rank=0, device=torch.device("cpu"), autocast=contextlib.nullcontext
@@ -48,7 +50,9 @@ def same(vectors: Tensor) -> Tensor:
 def test_centred_crops_are_seen_in_evaluation_mode_in_the_order_of_the_data(teacher: bool) -> None:
     embed = embedder()
     (rows,) = embed(same, epoch=2, teacher=teacher)
-    network = embed.method.backbone if teacher else embed.method.student
+    pair = embed.method.encoder
+    assert isinstance(pair, StudentTeacher)
+    network = pair.teacher if teacher else pair.student
     pixels = torch.stack([centred(IMAGES.decode(i), 32, IMAGENET) for i in range(11)])
     with torch.no_grad():
         torch.testing.assert_close(rows, network.eval().features(pixels).pooled)

@@ -59,6 +59,8 @@ class Method(nn.Module):
         apart: one backbone pass per view, so that BatchNorm statistics are per view, instead of one per size.
         teacher_first: the teacher moves before it encodes, towards the weights of before the step (MoCo v2, MoCo-v3,
             PCL), instead of after the step.
+        exports_teacher: what is evaluated and exported is the teacher, if there is one (DINO, iBOT, Mugs), instead of
+            the student, which the authors of MoCo, PCL and BYOL take.
         mask: changes what is hidden in the student's views once the teacher has seen its own (MST).
     """
 
@@ -75,6 +77,7 @@ class Method(nn.Module):
         momentum: Schedule | None = None,
         apart: bool = False,
         teacher_first: bool = False,
+        exports_teacher: bool = True,
         mask: Callable[[Sequence[View], Sequence[Encoding]], Sequence[View]] | None = None,
     ) -> None:
         super().__init__()
@@ -86,7 +89,7 @@ class Method(nn.Module):
         self.apart = apart
         self.teacher_first = teacher_first
         self.mask = mask
-        self.exports_teacher = isinstance(encoder, StudentTeacher)
+        self.exports_teacher = exports_teacher and isinstance(encoder, StudentTeacher)
         self._moved_at = -1  # the step at which a teacher that moves first has moved
         self.seen: tuple[Encoding, ...] = ()  # the newest large views as the exported network saw them, detached
         for name, objective in objectives.items():
@@ -103,7 +106,7 @@ class Method(nn.Module):
 
     @property
     def backbone(self) -> Encoder:
-        """The encoder to evaluate and export: the method's own teacher where it has one."""
+        """The encoder to evaluate and export, the one that the method's authors take."""
         if isinstance(self.encoder, StudentTeacher) and self.exports_teacher:
             return self.encoder.teacher
         return self.student

@@ -74,6 +74,7 @@ class BYOL:
             student_sees=(crops,),
             teacher_sees=(crops,),
             momentum=cosine(self.momentum, 1.0),
+            exports_teacher=False,
             apart=encoder.has_batch_norm,  # the authors run one view at a time, which batch norm can tell
         )
 

@@ -119,6 +119,7 @@ class InfoMin:
             student_sees=(query, pieces) if self.jigsaw else (query,),
             teacher_sees=(replace(query, name="key"),),
             momentum=constant(self.momentum),
+            exports_teacher=False,
         )
 
     def optimization(self, length: RunLength) -> Optimization:

@@ -93,6 +93,7 @@ class MoCoV2:
             student_sees=(both if self.symmetric else query,),
             teacher_sees=(both if self.symmetric else replace(query, name="key"),),
             momentum=constant(self.momentum),
+            exports_teacher=False,
             apart=encoder.has_batch_norm,
             teacher_first=True,
         )

@@ -93,6 +93,7 @@ class MoCoV3:
             student_sees=(crops,),
             teacher_sees=(crops,),
             momentum=cosine(self.momentum, 1.0),
+            exports_teacher=False,
             apart=resnet,  # four passes, as the authors': batch norm can tell
             teacher_first=True,
         )

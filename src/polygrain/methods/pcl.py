@@ -117,6 +117,7 @@ class PCL:
             student_sees=(query,),
             teacher_sees=(replace(query, name="key"),),
             momentum=constant(self.momentum),
+            exports_teacher=False,
             teacher_first=True,
         )
 
