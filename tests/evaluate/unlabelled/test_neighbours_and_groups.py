@@ -4,32 +4,32 @@ import numpy as np
 import pytest
 import torch
 
-from polygrain.evaluate.unlabelled.group import balance, grouping
-from polygrain.evaluate.unlabelled.instance import cosines_to_self_and_others, found, ignored
+from polygrain.evaluate.unlabelled.group import balance, gaussian, grouping
+from polygrain.evaluate.unlabelled.instance import cosines_to_self_and_others, found, ignored, whitening
 from polygrain.evaluate.unlabelled.intervals import over_images, over_runs
 from polygrain.evaluate.unlabelled.neighbourhood import neighbour_lists, overlap
 from polygrain.evaluate.unlabelled.twins import near_duplicates
 from tests.evaluate.fakes import Coloured
 
 
-def gaussian(*shape, seed=0):
+def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def blobs(seed=0):
     """Four clusters far apart, of 40, 40, 20 and 20 rows, in an order that mixes them."""
     labels = torch.tensor([0, 0, 1, 1, 2, 3] * 20)
-    return 10 * torch.eye(4)[labels] + 0.1 * gaussian(120, 4, seed=seed), labels.numpy()
+    return 10 * torch.eye(4)[labels] + 0.1 * noise(120, 4, seed=seed), labels.numpy()
 
 
 def test_an_unchanged_image_is_ignored_whole_and_another_image_not_at_all():
-    plain = gaussian(500, 64)
+    plain = noise(500, 64)
     assert ignored(cosines_to_self_and_others(5 * plain[:100], plain).mean(0)) == pytest.approx(1)
-    assert ignored(cosines_to_self_and_others(gaussian(100, 64, seed=1), plain).mean(0)) == pytest.approx(0, abs=0.05)
+    assert ignored(cosines_to_self_and_others(noise(100, 64, seed=1), plain).mean(0)) == pytest.approx(0, abs=0.05)
 
 
 def test_a_common_direction_of_all_vectors_makes_no_change_ignored():
-    plain, other = gaussian(500, 64), gaussian(500, 64, seed=1)
+    plain, other = noise(500, 64), noise(500, 64, seed=1)
     offset = 30 * torch.ones(64) / 8
     assert ignored(cosines_to_self_and_others(other + offset, plain + offset).mean(0)) == pytest.approx(0, abs=0.05)
 
@@ -39,7 +39,7 @@ def test_half_way_between_itself_and_others_is_a_half():
 
 
 def test_cosines_equal_a_loop():
-    plain, changed = gaussian(7, 3), gaussian(4, 3, seed=1)
+    plain, changed = noise(7, 3), noise(4, 3, seed=1)
     values = cosines_to_self_and_others(changed, plain)
     for i in range(4):
         others = [torch.cosine_similarity(plain[i], plain[j], dim=0).item() for j in range(7) if j != i]
@@ -48,14 +48,14 @@ def test_cosines_equal_a_loop():
 
 
 def test_images_find_themselves_and_strangers_by_chance():
-    plain = gaussian(50, 16)
+    plain = noise(50, 16)
     assert found(plain[:20] + 0.01, plain).mean() == 1
-    hits = [found(gaussian(50, 16, seed=seed), plain).mean() for seed in range(1, 41)]
+    hits = [found(noise(50, 16, seed=seed), plain).mean() for seed in range(1, 41)]
     assert abs(np.mean(hits) - 1 / 50) < 3 * math.sqrt(0.02 * 0.98 / 2000)
 
 
 def test_neighbour_lists_equal_a_loop_and_leave_the_image_out():
-    plain, changed = gaussian(12, 4), gaussian(5, 4, seed=1)
+    plain, changed = noise(12, 4), noise(5, 4, seed=1)
     lists = neighbour_lists(changed, plain, 3)
     for i, row in enumerate(lists.tolist()):
         order = torch.cosine_similarity(changed[i][None], plain, dim=1).argsort(descending=True).tolist()
@@ -63,10 +63,10 @@ def test_neighbour_lists_equal_a_loop_and_leave_the_image_out():
 
 
 def test_lists_overlap_whole_with_themselves_and_by_chance_with_others():
-    plain = gaussian(60, 8)
+    plain = noise(60, 8)
     lists = neighbour_lists(plain, plain, 10)
     assert overlap(lists, lists.flip(1)).tolist() == [1.0] * 60
-    other = overlap(lists, neighbour_lists(gaussian(60, 8, seed=1), plain, 10))
+    other = overlap(lists, neighbour_lists(noise(60, 8, seed=1), plain, 10))
     assert abs(other.mean() - 10 / 59) < 3 * other.std() / 60**0.5
 
 
@@ -83,20 +83,52 @@ def test_balance_is_the_entropy_of_the_shares():
 
 def test_clusters_far_apart_are_found_again_and_kept():
     rows, labels = blobs()
-    grouped = grouping(rows, rows[:60] + 0.1 * gaussian(60, 4, seed=1), 4, seed=0)
+    grouped = grouping(rows, rows[:60] + 0.1 * noise(60, 4, seed=1), 4, seed=0)
     assert grouped.stable == pytest.approx([1] * 5)
     assert grouped.kept == pytest.approx([1] * 5)
     assert grouped.balance == pytest.approx([balance(labels, 4)] * 5)
 
 
 def test_noise_has_no_clusters_to_be_found_again_or_kept():
-    grouped = grouping(gaussian(300, 64), gaussian(300, 64, seed=1), 10, seed=0)
+    grouped = grouping(noise(300, 64), noise(300, 64, seed=1), 10, seed=0)
     assert grouped.stable.mean() < 0.1
     assert abs(grouped.kept.mean()) < 0.03
 
 
+def test_a_cloud_without_clusters_is_found_again_as_often_as_its_shape_alone_says():
+    line = noise(300, 1) * torch.ones(1, 8) + 0.1 * noise(300, 8, seed=1) + 20 * torch.eye(8)[0]
+    grouped = grouping(line, line[:100], 5, seed=0)
+    assert grouped.stable.mean() > 0.4
+    assert abs(grouped.stable.mean() - grouped.stable_by_shape.mean()) < 0.1
+
+
+def test_a_gaussian_cloud_has_the_mean_and_covariance_it_is_drawn_for():
+    rows = noise(4000, 3) @ torch.tensor([[2.0, 1, 0], [0, 1, 0], [0, 0, 0.1]]) + torch.tensor([5.0, 0, 1])
+    drawn = gaussian(rows, 0)
+    assert torch.cov(drawn.T).flatten().tolist() == pytest.approx(torch.cov(rows.T).flatten().tolist(), abs=0.3)
+    assert drawn.mean(0).tolist() == pytest.approx(rows.mean(0).tolist(), abs=0.15)
+
+
+def test_whitened_vectors_have_variance_one_in_every_direction_of_weight():
+    rows = noise(500, 4) * torch.tensor([3.0, 2.0, 1.0, 1.0]) + 10
+    white = whitening(rows)(rows)
+    covariance = torch.cov(white.T, correction=0)
+    variances = torch.linalg.eigvalsh(torch.cov(rows.double().T, correction=0))
+    expected = variances / (variances + 0.01 * variances[-1])
+    assert covariance.diagonal().tolist() == pytest.approx(expected.tolist(), rel=1e-6)
+    assert white.mean(0).tolist() == pytest.approx([0] * 4, abs=1e-9)
+
+
+def test_one_dominating_direction_does_not_make_a_change_ignored():
+    plain = noise(500, 16) * torch.tensor([200.0] + [30.0] * 15)
+    changed = torch.cat([plain[:100, :1], 30 * noise(100, 15, seed=1)], 1)
+    white = whitening(plain)
+    assert ignored(cosines_to_self_and_others(changed, plain).mean(0)) > 0.35
+    assert ignored(cosines_to_self_and_others(white(changed), white(plain)).mean(0)) < 0.15
+
+
 def test_the_same_seed_groups_the_same_way():
-    first, second = (grouping(gaussian(100, 8), gaussian(50, 8, seed=1), 5, seed=3) for _ in range(2))
+    first, second = (grouping(noise(100, 8), noise(50, 8, seed=1), 5, seed=3) for _ in range(2))
     assert all((one == other).all() for one, other in zip(first, second, strict=True))
 
 

@@ -12,16 +12,21 @@ from torch import Tensor
 from polygrain.parts.kmeans import kmeans
 
 RUNS = 5
-ITERATIONS, STARTS = 30, 3
+ITERATIONS, STARTS = 20, 2
 
 Floats = NDArray[np.float64]
 
 
 class Grouping(NamedTuple):
-    """Two k-means in each of some runs, on the two halves of a random split of the images."""
+    """Two k-means in each of some runs, on the two halves of a random split of the images.
+
+    A cloud without any clusters is cut into the same pieces again too, if a few directions vary most: only what
+    `stable` has above `stable_by_shape` speaks of groups.
+    """
 
     balance: Floats  # (R,) entropy of the shares of the clusters / log K: 1 where all are equal
     stable: Floats  # (R,) adjusted mutual information of the two assignments of all images: 1 the same, 0 chance
+    stable_by_shape: Floats  # (R,) of a Gaussian cloud of the same mean and covariance
     kept: Floats  # (R,) the same of images and their changed selves, by one k-means
 
 
@@ -33,25 +38,44 @@ def grouping(plain: Tensor, views: Tensor, clusters: int, *, seed: int) -> Group
         views: (M, D), random views of the first M images.
         clusters: K, at most N / 2.
     """
-    rows, changed = F.normalize(plain.double(), dim=1), F.normalize(views.double(), dim=1)
+    rows, changed, cloud = (F.normalize(part.float(), dim=1) for part in (plain, views, gaussian(plain, seed)))
     found = []
     for run in range(RUNS):
-        order = torch.from_numpy(np.random.default_rng([seed, clusters, run]).permutation(len(rows)))
-        halves = (order[: len(rows) // 2], order[len(rows) // 2 :])
-        centroids = [
-            kmeans(rows[half], clusters, iterations=ITERATIONS, redos=STARTS, seed=seed + 2 * run + i).centroids
-            for i, half in enumerate(halves)
-        ]
-        one, other = (assigned(rows, centres) for centres in centroids)
-        moved = assigned(changed, centroids[0])
+        random = [seed, clusters, run]
+        centroids, other = _by_halves(rows, clusters, random)
+        by_shape = (assigned(cloud, centres) for centres in _by_halves(cloud, clusters, random))
+        one, two = assigned(rows, centroids), assigned(rows, other)
+        moved = assigned(changed, centroids)
         found.append(
             (
-                (balance(one, clusters) + balance(other, clusters)) / 2,
-                adjusted_mutual_info_score(one, other),
+                (balance(one, clusters) + balance(two, clusters)) / 2,
+                adjusted_mutual_info_score(one, two),
+                adjusted_mutual_info_score(*by_shape),
                 adjusted_mutual_info_score(one[: len(moved)], moved),
             )
         )
     return Grouping(*(np.array(column) for column in zip(*found, strict=True)))
+
+
+def gaussian(rows: Tensor, seed: int) -> Tensor:
+    """As many random vectors as (N, D) rows, of their mean and covariance."""
+    x = rows.double()
+    mean, n = x.mean(0), len(x)
+    numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, n)))
+    cloud: Tensor = mean + numbers @ (x - mean) / n**0.5
+    return cloud
+
+
+def _by_halves(rows: Tensor, clusters: int, random: list[int]) -> tuple[Tensor, Tensor]:
+    """Centroids (K, D) of each half of a random split."""
+    order = torch.from_numpy(np.random.default_rng(random).permutation(len(rows)))
+    halves = (order[: len(rows) // 2], order[len(rows) // 2 :])
+    seeds = np.random.SeedSequence(random).generate_state(2).tolist()
+    one, other = (
+        kmeans(rows[half], clusters, iterations=ITERATIONS, redos=STARTS, seed=start).centroids
+        for half, start in zip(halves, seeds, strict=True)
+    )
+    return one, other
 
 
 def assigned(rows: Tensor, centroids: Tensor) -> NDArray[np.int64]:

@@ -1,6 +1,9 @@
 """Instances: which changes of an image its vector ignores, and whether a changed image still finds itself."""
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -8,6 +11,19 @@ from torch import Tensor
 from polygrain.losses.neighbours import nearest
 
 Floats = NDArray[np.float64]
+FLOOR = 0.01  # of the largest variance, added to all
+
+
+def whitening(plain: Tensor) -> Callable[[Tensor], Tensor]:
+    """Takes the mean of the rows (N, D) away and scales their principal directions to about equal variance.
+
+    Without it one direction that varies most, as brightness does in an untrained network, decides every comparison.
+    """
+    rows = plain.double()
+    mean = rows.mean(0)
+    variances, directions = torch.linalg.eigh((rows - mean).T @ (rows - mean) / len(rows))
+    scaled = directions * (variances.clamp_min(0) + FLOOR * variances.max()).rsqrt()
+    return lambda vectors: (vectors.double() - mean) @ scaled
 
 
 def cosines_to_self_and_others(changed: Tensor, plain: Tensor) -> Floats:

@@ -14,7 +14,7 @@ from polygrain.evaluate.result import Result
 from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
 from polygrain.evaluate.unlabelled.changes import usable
 from polygrain.evaluate.unlabelled.group import grouping
-from polygrain.evaluate.unlabelled.instance import cosines_to_self_and_others, found, ignored
+from polygrain.evaluate.unlabelled.instance import cosines_to_self_and_others, found, ignored, whitening
 from polygrain.evaluate.unlabelled.intervals import Estimate, Floats, over_images, over_runs
 from polygrain.evaluate.unlabelled.looking import Looked, Opened, Regions, look, open_and_draw
 from polygrain.evaluate.unlabelled.neighbourhood import neighbour_lists
@@ -153,9 +153,10 @@ def profiled(opened: Opened, looked: Looked, settings: UnlabelledSettings) -> Ro
 
 def instance(changed: Mapping[str, Tensor], plain: Tensor, seed: int) -> Rows:
     """One row for each change: how far it is ignored, and how often the image is found by its changed self."""
+    white = whitening(plain)
     rows: Rows = {}
     for name, vectors in changed.items():
-        cosines = cosines_to_self_and_others(vectors, plain)
+        cosines = cosines_to_self_and_others(white(vectors), white(plain))
         rows[f"instance: ignores {name}"] = {
             **over_images(cosines, ignored, seed=seed).scores("score"),
             **over_images(found(vectors, plain), seed=seed).scores("found"),
@@ -176,8 +177,10 @@ def group(plain: Tensor, views: Tensor, clusters: list[int], seed: int) -> Rows:
     """Balance and stability at each number of clusters."""
     rows: Rows = {}
     for count in clusters:
-        found = grouping(plain, views[:, 0], count, seed=seed)
-        named = {"balance": found.balance, "found again": found.stable, "kept when changed": found.kept}
-        for name, values in named.items():
-            rows[f"group: {count} clusters, {name}"] = over_runs(values).scores("score")
+        seen = grouping(plain, views[:, 0], count, seed=seed)
+        rows[f"group: {count} clusters, balance"] = over_runs(seen.balance).scores("score")
+        again = over_runs(seen.stable).scores("score") | {"chance": float(seen.stable_by_shape.mean())}
+        rows[f"group: {count} clusters, found again"] = again
+        kept = over_runs(seen.kept).scores("score") | {"chance": 0.0}
+        rows[f"group: {count} clusters, kept when changed"] = kept
     return rows
