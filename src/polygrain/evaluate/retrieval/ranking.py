@@ -45,8 +45,8 @@ def average_precision(found: Ranks, limit: int | None = None) -> Tensor:
     Args:
         limit: lists are cut after so many; positives behind count as never found (Copydays: 20).
     """
-    rank = found.ranks.double()  # (Q, P)
     there = found.ranks >= 0 if limit is None else (found.ranks >= 0) & (found.ranks < limit)
+    rank = found.ranks.clamp(min=0).double()  # (Q, P)
     before = torch.arange(rank.shape[1], device=rank.device, dtype=torch.float64)
     left = torch.where(rank == 0, 1, before / rank.clamp(min=1))
     right = (before + 1) / (rank + 1)
