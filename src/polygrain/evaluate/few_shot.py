@@ -35,7 +35,7 @@ def evaluate_few_shot(model: Any, data: Any, val: Any, settings: FewShotSettings
         ValueError: when something handed in cannot be used, in one line.
     """
     settings = settings or FewShotSettings()
-    seen = labelled_features(model, data, val, settings)
+    seen = labelled_features(model, data, val, settings).in_float64()
     labels = seen.train_labels.cpu().numpy()
     train, test = F.normalize(seen.train, dim=1), F.normalize(seen.val, dim=1)
     smallest = int(np.bincount(labels)[np.unique(labels)].min())

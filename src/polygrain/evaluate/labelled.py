@@ -57,6 +57,17 @@ class Labelled(NamedTuple):
     details: dict[str, Any]
     notes: tuple[str, ...]
 
+    def in_float64(self) -> "Labelled":
+        """The same where float64 can be had: Apple's devices have none."""
+        if self.train.device.type != "mps":
+            return self
+        return self._replace(
+            train=self.train.cpu(),
+            train_labels=self.train_labels.cpu(),
+            val=self.val.cpu(),
+            val_labels=self.val_labels.cpu(),
+        )
+
 
 def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings, subset: Choice = ALL) -> Labelled:
     """Opens the model and both sets, and encodes every labelled image once.

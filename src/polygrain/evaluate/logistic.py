@@ -22,9 +22,9 @@ STRENGTHS: dict[str, tuple[float, ...]] = {
     "ridge": tuple(10.0**power for power in range(-4, 5)),
 }
 IN_WORDS = {
-    "mugs": "multinomial logistic regression without intercept on features of length 1, penalty strength |W|^2 / 2n",
-    "dinov2": "multinomial logistic regression with intercept on features as they are, penalty strength |W|^2 / 2n",
-    "ridge": "ridge classifier (least squares to +1 and -1, with intercept) on features as they are",
+    "mugs": "Multinomial logistic regression without intercept on features of length 1, penalty strength |W|^2 / 2n",
+    "dinov2": "Multinomial logistic regression with intercept on features as they are, penalty strength |W|^2 / 2n",
+    "ridge": "Ridge classifier (least squares to +1 and -1, with intercept) on features as they are",
 }
 
 
@@ -39,7 +39,7 @@ def evaluate_logistic(model: Any, data: Any, val: Any, settings: LogisticSetting
         ValueError: when something handed in cannot be used, in one line.
     """
     settings = settings or LogisticSettings()
-    seen = labelled_features(model, data, val, settings, Choice(settings.share, settings.list))
+    seen = labelled_features(model, data, val, settings, Choice(settings.share, settings.list)).in_float64()
     strengths = settings.strengths or STRENGTHS[settings.form]
     train, test = seen.train, seen.val
     if settings.form in ("mugs", "ibot"):
@@ -62,7 +62,7 @@ def evaluate_logistic(model: Any, data: Any, val: Any, settings: LogisticSetting
     return Result(
         protocol="ridge" if settings.form == "ridge" else "logistic",
         description=(
-            f"{IN_WORDS['mugs' if settings.form == 'ibot' else settings.form].capitalize()}, frozen and un-augmented; "
+            f"{IN_WORDS['mugs' if settings.form == 'ibot' else settings.form]}, frozen and un-augmented; "
             f"of {len(strengths)} strengths the best on {settings.held_out:.0%} of the training images, held out, is "
             f"fitted to all of them and tested once{oracle}"
         ),
