@@ -102,6 +102,26 @@ def test_offsets_of_each_stage_are_divided_by_its_deviations():
         assert moved[0, 0].item() == pytest.approx(10 * stage.deviation[0])
 
 
+def test_a_cascade_averages_logits_and_keeps_boxes_without_offsets():
+    heads = detector(vit(), "cascade").roi_heads.eval()
+    logits = torch.tensor([[0.0, 1, 3], [0, 2, 2], [0, 0, 4]])  # of background and two classes, by stage
+    for one, values in zip(heads.stages, logits, strict=True):
+        for layer in (one.box_predictor.cls_score, one.box_predictor.bbox_pred):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        one.box_predictor.cls_score.bias.data = values
+    maps = {str(i): torch.randn(1, 16, 32 >> i, 32 >> i) for i in range(4)}
+    boxes = torch.tensor([[2.0, 3, 20, 25], [30, 32, 60, 64]])
+    with torch.no_grad():
+        (found,), losses = heads(maps, [boxes], [(64, 64)])
+    chance = logits.mean(0).softmax(0)
+    for label in (1, 2):
+        of_it = found["labels"] == label
+        assert sorted(found["boxes"][of_it].tolist()) == boxes.tolist()
+        assert found["scores"][of_it].tolist() == pytest.approx([chance[label].item()] * 2)
+    assert found["masks"].shape == (4, 1, 28, 28) and not losses
+
+
 class Whole(nn.Module):
     """Finds the whole image, once."""
 
@@ -132,6 +152,14 @@ def test_anchors_are_eight_cells_wide_on_five_levels():
     model = detector(vit(), "mask")
     assert model.backbone.pyramid.strides == (2, 4, 8, 16)
     assert model.rpn.anchor_generator.sizes == ((16,), (32,), (64,), (128,), (256,))
+
+
+@pytest.mark.parametrize("pyramid", ["taps", "last"])
+def test_both_pyramids_give_five_levels_each_half_the_one_before(pyramid):
+    maps = detector(vit(), "mask", pyramid=pyramid).backbone(torch.randn(1, 3, 64, 96))
+    assert {name: tuple(level.shape) for name, level in maps.items()} == {
+        str(i): (1, TINY.channels, 32 >> i, 48 >> i) for i in range(5)
+    }
 
 
 def test_drop_path_grows_over_the_blocks_and_weights_stay():

@@ -4,13 +4,14 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.detection.cascade import CascadeHeads
@@ -24,18 +25,26 @@ BOX_CELLS, MASK_CELLS = 7, 14
 
 
 class PyramidNetwork(nn.Module):
-    """A pyramid, the feature pyramid network on it, and a fifth level of half the resolution."""
+    """A pyramid, the feature pyramid network on it (a `SimplePyramid` takes its place, as in ViTDet), and a fifth level
+    of half the resolution.
+
+    On a GPU they compute in bfloat16. What follows does not: torchvision decodes boxes in the type of their offsets,
+    and bfloat16 has eight bits for a place in the image.
+    """
 
     def __init__(self, pyramid: Pyramid | SimplePyramid, channels: int) -> None:
         super().__init__()
         self.pyramid = pyramid
         self.out_channels = channels
-        self.network = FeaturePyramidNetwork(list(pyramid.channels), channels, extra_blocks=LastLevelMaxPool())
+        self.network: nn.Module = nn.Identity()
+        if isinstance(pyramid, Pyramid):
+            self.network = FeaturePyramidNetwork(list(pyramid.channels), channels)
 
-    def forward(self, pixels: Tensor) -> OrderedDict[str, Tensor]:
-        maps = self.pyramid(pixels)
-        found = self.network(OrderedDict((str(i), level) for i, level in enumerate(maps)))
-        return OrderedDict(found)
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        with torch.autocast("cuda", torch.bfloat16, enabled=pixels.is_cuda):
+            maps = self.network(OrderedDict((str(i), level) for i, level in enumerate(self.pyramid(pixels))))
+        levels = [level.float() for level in maps.values()]
+        return {str(i): level for i, level in enumerate([*levels, F.max_pool2d(levels[-1], 1, stride=2)])}
 
 
 def build_detector(

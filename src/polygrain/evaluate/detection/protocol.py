@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from polygrain.data.coco import CocoImages, pycocotools
+from polygrain.distributed import world_size
 from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
 from polygrain.evaluate.detection.examples import Examples, batches
 from polygrain.evaluate.detection.scores import coco_scores
@@ -46,6 +47,8 @@ def evaluate_detect(
     """
     settings = settings or DetectSettings()
     pycocotools()
+    if world_size() > 1:
+        raise ValueError(f"detect trains in one process, not {world_size()}; start it without torchrun")
     recipe, begun = settings.recipe(), time.monotonic()
     images, tests = CocoImages(data, data_annotations), CocoImages(val, val_annotations)
     _check_categories(images, tests)
@@ -85,7 +88,7 @@ def evaluate_detect(
             "categories": len(images.annotations.categories),
             "preprocessing": {"mean": list(opened.normalisation.mean), "std": list(opened.normalisation.std)},
             "features": _features(encoder, settings),
-            "precision": "bfloat16 where torch's autocast has it" if device.startswith("cuda") else "float32",
+            "precision": "bfloat16 in the pyramid" if device.startswith("cuda") else "float32",
             "settings": settings.of_protocol(),
         },
         model=describe(opened),

@@ -68,8 +68,7 @@ def train(
     for batch in tqdm(examples, total=steps, desc="detector", unit="step", disable=quiet, leave=False):
         pixels = [image.to(device) for image, _ in batch]
         targets = [{name: part.to(device) for name, part in target.items()} for _, target in batch]
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.startswith("cuda")):
-            losses: dict[str, torch.Tensor] = model(pixels, targets)
+        losses: dict[str, torch.Tensor] = model(pixels, targets)
         if wrong := [name for name, loss in losses.items() if not torch.isfinite(loss)]:
             told = f"{wrong[0]} is {losses[wrong[0]].item()} at step {len(history)}"
             raise ValueError(f"{told}; lower --learning-rate from {recipe.learning_rate:g}")
