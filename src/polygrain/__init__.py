@@ -7,17 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polygrain.api import evaluate_knn, evaluate_linear, export, pretrain
+    from polygrain.api import compare, export, measure, pretrain
     from polygrain.weights.backbone import load_encoder
 
 _PLACES = {
     "pretrain": "polygrain.api",
-    "evaluate_knn": "polygrain.api",
-    "evaluate_linear": "polygrain.api",
+    "measure": "polygrain.api",
+    "compare": "polygrain.api",
     "export": "polygrain.api",
     "load_encoder": "polygrain.weights.backbone",
 }
-__all__ = ["evaluate_knn", "evaluate_linear", "export", "load_encoder", "pretrain"]
+__all__ = ["compare", "export", "load_encoder", "measure", "pretrain"]
 
 
 def __getattr__(name: str) -> Any:

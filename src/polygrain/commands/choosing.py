@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Collection
+from pathlib import Path
 
 
 def check_choice(kind: str, name: str, known: Collection[str]) -> None:
@@ -11,3 +12,9 @@ def check_choice(kind: str, name: str, known: Collection[str]) -> None:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
     raise ValueError(f"unknown {kind} {name!r}; {hint}")
+
+
+def check_folder_of(file: str | None) -> None:
+    """Raises ValueError when a file that is to be written at the end has no folder to lie in."""
+    if file is not None and not Path(file).absolute().parent.is_dir():
+        raise ValueError(f"the folder of {file} is not there; make it first, or name another file")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from polygrain.arguments import Parser, flags_of, typed
+from polygrain.commands.choosing import check_folder_of
 from polygrain.evaluate.settings.comparing import CompareSettings
 
 
@@ -25,6 +26,7 @@ def compare(arguments: list[str]) -> None:
     parser.add_class_arguments(CompareSettings)
     given = parser.parse_args(typed(arguments, (), flags_of(CompareSettings)), defaults=False).as_dict()
     data, val, out = given.pop("data"), given.pop("val", None), given.pop("json", None)
+    check_folder_of(out)
     settings = CompareSettings(**given)
 
     from polygrain.distributed import joined, rank

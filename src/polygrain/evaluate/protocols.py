@@ -1,4 +1,4 @@
-"""The protocols of `polygrain evaluate`: what each asks for, and the function that runs it."""
+"""The protocols by name: what each asks for, and the function that runs it, which is imported when it is."""
 
 import importlib
 from typing import Any, NamedTuple
