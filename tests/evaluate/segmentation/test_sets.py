@@ -66,8 +66,8 @@ def test_a_mask_that_lies_on_its_side_is_refused_when_it_is_read(tmp_path):
 def test_a_class_without_pixels_is_said(tmp_path):
     write(tmp_path, 2, told=["ground", "red", "green", "blue", "gold"])
     notes = opened(tmp_path).notes
-    assert "no pixel of class 'gold' in the training masks" in notes
-    assert "no pixel of class 'gold' in the validation masks" in notes
+    assert "1 of 5 classes have no pixel in the training masks: 'gold'" in notes
+    assert "1 of 5 classes have no pixel in the validation masks: 'gold'" in notes
 
 
 def test_images_in_both_sets_are_counted_aloud(tmp_path):

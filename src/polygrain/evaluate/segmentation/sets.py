@@ -91,12 +91,7 @@ def open_sets(
     )
     _check_range(table, scanned, len(names))
     counts = {kind: _by_class(table, part.pixels, len(names)) for kind, part in scanned.items()}
-    notes = [
-        f"no pixel of class {name!r} in the {kind} masks"
-        for kind, pixels in counts.items()
-        for name, count in zip(names, pixels, strict=True)
-        if not count
-    ]
+    notes = [note for kind, pixels in counts.items() for note in _empty(kind, pixels, names)]
     shared = {_identity(train, i) for i in range(len(train))} & {_identity(test, i) for i in range(len(test))}
     if shared:
         notes.append(f"{len(shared)} images are in both sets, so the scores are too high")
@@ -189,6 +184,15 @@ def _check_range(table: NDArray[np.int16], scanned: dict[str, Scanned], classes:
 def _by_class(table: NDArray[np.int16], pixels: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     kept = table >= 0
     return np.bincount(table[kept], weights=pixels[kept], minlength=classes).astype(np.int64)
+
+
+def _empty(kind: str, pixels: NDArray[np.int64], names: tuple[str, ...]) -> list[str]:
+    """A line about the classes without pixels, if there are any."""
+    empty = [repr(name) for name, count in zip(names, pixels, strict=True) if not count]
+    if not empty:
+        return []
+    which = ", ".join(empty[:5]) + ", ..." * (len(empty) > 5)
+    return [f"{len(empty)} of {len(names)} classes have no pixel in the {kind} masks: {which}"]
 
 
 def _identity(masked: MaskedImages, i: int) -> tuple[str, str]:
