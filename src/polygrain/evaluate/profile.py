@@ -1,5 +1,6 @@
 """Which granularities a model's features serve: one number in [0, 1] for each, side by side."""
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -69,7 +70,8 @@ def granularity_profile(
     grains = [*profile_of(opened, look(opened, settings, {}), settings)]
     grains += [knn_grain(name, opened.plain, of_all[opened.positions]) for name, of_all in named_labels.items()]
     notes = (*opened.notes, CONSTANT) if constant(opened.plain) else opened.notes
-    return Profile(opened.model.name, tuple(grains), opened.facts, notes)
+    digests = {name: _digest(of_all[opened.positions]) for name, of_all in named_labels.items()}
+    return Profile(opened.model.name, tuple(grains), opened.facts | {"labels": digests}, notes)
 
 
 def labels_of(images: Images, hierarchy: str | os.PathLike[str] | None = None) -> Labels:
@@ -102,9 +104,9 @@ def profile_of(opened: Opened, looked: Looked, settings: LookSettings) -> list[G
     agreement = looked.regions.agreement
     seen = torch.stack([agreement.found, agreement.chance], 1)
     seen = seen[~seen.isnan().any(1)]
+    rows, columns = looked.regions.grid
     grains = []
-    if len(seen):
-        rows, columns = looked.regions.grid
+    if len(seen) and rows * columns > 1:
         about = f"patches of a crop that find their place among the {rows * columns} of another crop of the image"
         grains.append(_grain("region", over_images(seen.numpy(), seed=seed), float(seen[:, 1].mean()), about))
     own = np.mean([found(view, plain) for view in looked.views.unbind(1)], axis=0)
@@ -129,8 +131,13 @@ def knn_grain(name: str, features: Tensor, labels: NDArray[np.int64]) -> Grain:
 
     Args:
         features: (N, D); `labels`: (N,), -1 for none.
+
+    Raises:
+        ValueError: when fewer than two images have a label.
     """
     kept = torch.from_numpy(np.flatnonzero(labels >= 0))
+    if len(kept) < 2:
+        raise ValueError(f"{len(kept)} of the images drawn have a label named {name!r}; kNN needs two or more")
     rows, truth = features[kept], torch.from_numpy(labels)[kept]
     k = min(VOTERS, len(rows) - 1)
     with_self = nearest(rows, rows, k + 1)
@@ -143,6 +150,10 @@ def knn_grain(name: str, features: Tensor, labels: NDArray[np.int64]) -> Grain:
     shares = torch.bincount(truth).double() / len(truth)
     about = f"images of {int((shares > 0).sum())} classes whose {k} nearest other images vote for their class"
     return _grain(name, over_images(right), float(shares.max()), about)
+
+
+def _digest(labels: NDArray[np.int64]) -> str:
+    return hashlib.blake2b(labels.astype(np.int64).tobytes(), digest_size=16).hexdigest()
 
 
 def _grain(name: str, estimate: Estimate, chance: float, about: str) -> Grain:

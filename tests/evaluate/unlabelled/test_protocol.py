@@ -158,6 +158,13 @@ def test_a_hierarchy_groups_classes(tmp_path):
         labels_of(Pictures(8), file)
 
 
+def test_a_map_of_one_cell_has_no_regions_and_says_so():
+    settings = UnlabelledSettings(**SMALL, size=32, clusters=(4,))
+    result = evaluate_unlabelled(encoder("resnet10t", {}), Pictures(), settings)
+    assert not [row for row in result.scores if row.startswith("region")]
+    assert any("one cell" in note for note in result.notes)
+
+
 def test_labels_that_are_not_one_for_each_image_are_refused():
     with pytest.raises(ValueError, match="3 labels named 'fine' for 40 images"):
         granularity_profile("pixels", Pictures(), np.zeros(3, np.int64), LookSettings(**SMALL, size=32))

@@ -54,6 +54,8 @@ def evaluate_unlabelled(model: Any, data: Any, settings: UnlabelledSettings | No
         notes.append(f"{CONSTANT}; what compares images is left out")
     else:
         rows |= region(looked.regions, settings.seed) | profiled(opened, looked, settings)
+        if looked.regions.grid == (1, 1):
+            notes.append(f"at {opened.size} px this model's map is one cell, which has no regions; --size gives more")
         rows |= instance(looked.changed, plain, settings.seed)
         more, pairs = neighbourhood(opened, looked.views, settings)
         rows |= more
@@ -115,9 +117,10 @@ def spectrum(plain: Tensor, views: Tensor) -> Rows:
 
 def region(regions: Regions, seed: int) -> Rows:
     """What the patches tell apart, and how much place leaks into them."""
+    if regions.grid == (1, 1):
+        return {}
     ranks = over_images(regions.ranks.numpy(), seed=seed)
-    agreement = regions.agreement
-    cosines = torch.stack([agreement.same, agreement.other], 1)
+    cosines = torch.stack([regions.agreement.same, regions.agreement.other], 1)
     cosines = cosines[~cosines.isnan().any(1)]
     patches = regions.patches.flatten(0, 1)
     rows: Rows = {
@@ -128,10 +131,10 @@ def region(regions: Regions, seed: int) -> Rows:
         },
     }
     if float(regions.ranks.max()) > 0 and len(cosines):
-        rows["region: same place, other crop"] = over_images(cosines.numpy(), ignored, seed=seed).scores("score")
-    if regions.grid != (1, 1):
-        for name, seen in (("position, content shifted", regions.rolled), ("position and content", regions.patches)):
-            rows[f"region: {name}"] = _explained(position_leak(seen, regions.places), seed).scores("score")
+        same = over_images(cosines.numpy(), ignored, seed=seed).scores("score")
+        rows["region: same place, other crop"] = same | {"chance": 0.0}
+    for name, seen in (("position, content shifted", regions.rolled), ("position and content", regions.patches)):
+        rows[f"region: {name}"] = _explained(position_leak(seen, regions.places), seed).scores("score")
     return rows
 
 
