@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,9 @@ BROKEN = {
     "the mask of annotation 1 has size \\[20, 10\\], its image has \\[10, 20\\]": lambda f: f["annotations"][1].update(
         segmentation={"size": [20, 10], "counts": [200]}
     ),
+    "the run lengths of annotation 1 cover 150 pixels, its image has 200": lambda f: f["annotations"][1].update(
+        segmentation={"size": [10, 20], "counts": [50, 100]}
+    ),
     "no b.png in": lambda f: f["images"][0].update(file_name="b.png"),
 }
 
@@ -127,6 +131,12 @@ def test_broken_annotations_are_refused_in_one_line(tmp_path, told):
     with pytest.raises(ValueError, match=told) as error:
         CocoImages(tmp_path, written(tmp_path, broken(BROKEN[told])))
     assert "\n" not in str(error.value)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(ValueError, match=r"need pycocotools: pip install 'polygrain\[detection\]'"):
+        mask_of([TRIANGLE], 10, 20)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"images": 3}'])

@@ -96,6 +96,9 @@ class Annotations:
             size = [self.images[image]["height"], self.images[image]["width"]]
             if shape.get("size") != size or "counts" not in shape:
                 raise self._wrong(f"the mask of annotation {name} has size {shape.get('size')}, its image has {size}")
+            if isinstance(shape["counts"], list) and sum(shape["counts"]) != math.prod(size):
+                told = f"{sum(shape['counts'])} pixels, its image has {math.prod(size)}"
+                raise self._wrong(f"the run lengths of annotation {name} cover {told}")
             return
         if not isinstance(shape, list) or not shape:
             raise self._wrong(f"the segmentation of annotation {name} is {shape!r:.40}; it must be polygons or RLE")

@@ -86,6 +86,11 @@ def test_detections_in_an_image_without_objects_lower_precision_and_not_recall(t
     assert found["AP"] < 1 and found["AR100"] == pytest.approx(1)
 
 
+def test_detections_given_twice_lower_precision_and_not_recall(twenty, perfect):
+    found = coco_scores(twenty, [*perfect, *perfect])["boxes"]
+    assert found["AP"] < 0.99 and found["AR100"] == pytest.approx(1)
+
+
 def test_nothing_found_scores_nothing(twenty):
     scores = coco_scores(twenty, [])
     assert scores["boxes"]["AP"] == scores["masks"]["AP"] == 0
