@@ -49,7 +49,8 @@ class Pulse:
             if thread.name == "child-process-observer":
                 thread._run = lambda: True  # type: ignore[attr-defined] # it looks once more, and finds all well
         self._tell(0.0)
-        threading.Thread(target=self._beat, daemon=True, name="pulse").start()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="pulse")
+        self._thread.start()
 
     def at(self, step: int, phase: str) -> None:
         self._step, self._phase, self._since = step, phase, clock.monotonic()
@@ -63,6 +64,7 @@ class Pulse:
         """Ends it; other ranks that look learn whether this one ended as it should."""
         if not self._alone:
             self._ended.set()
+            self._thread.join()  # a beat on its way would say that this rank still runs
             if well:
                 self._tell(0.0, ended=True)
 
