@@ -88,6 +88,15 @@ def test_chunks_change_no_prediction(chunk_bytes):
     assert torch.equal(whole, knn_predict(queries, bank, labels, classes=7, ks=(5, 20), chunk_bytes=chunk_bytes))
 
 
+@pytest.mark.parametrize("k", [1, 20, 300])
+def test_a_bank_in_pieces_has_the_same_neighbours_and_more_votes_than_a_piece_has_rows(k):
+    bank, _ = cloud(300)
+    queries, _ = cloud(40, seed=1)
+    whole, pieces = nearest(queries, bank, k), nearest(queries, bank, k, chunk_bytes=4 * 256 * 33)
+    torch.testing.assert_close(whole.similarity, pieces.similarity)
+    assert torch.equal(whole.rows, pieces.rows)
+
+
 def test_ties_go_to_the_lowest_class():
     bank = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0]])
     assert top1(bank[:1], bank, torch.tensor([5, 2, 4]), ks=(3,)).item() == 2

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_BYTES = 128 * 2**20
+FEWEST_QUERIES = 256  # at once; with fewer, reading the bank costs more than multiplying with it
 
 
 class Neighbours(NamedTuple):
@@ -20,20 +21,37 @@ class Neighbours(NamedTuple):
 def nearest(queries: Tensor, bank: Tensor, k: int, *, chunk_bytes: int = CHUNK_BYTES) -> Neighbours:
     """The k rows of `bank` (N, D) with the largest cosine to each of `queries` (B, D), in float32 whatever the context.
 
+    Beyond bank, queries and result this needs little more memory than `chunk_bytes`, however many rows there are.
+
     Args:
-        chunk_bytes: queries are taken in chunks whose similarities fit into this many bytes.
+        chunk_bytes: similarities are taken in pieces of so many bytes; for a large bank they are of some queries and
+            some rows, and the nearest of each piece are merged.
     """
+    together = chunk_bytes // (4 * len(bank))  # queries whose similarities to all rows fit
+    rows = len(bank)
+    if together < min(len(queries), FEWEST_QUERIES):
+        together, rows = FEWEST_QUERIES, max(k, chunk_bytes // (4 * FEWEST_QUERIES))
     with torch.autocast(queries.device.type, enabled=False):
-        bank = F.normalize(bank.float(), dim=1)
-        parts = [
-            (F.normalize(rows.float(), dim=1) @ bank.T).topk(k, dim=1) for rows in _chunks(queries, bank, chunk_bytes)
-        ]
-    return Neighbours(torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts]))
+        parts = [_nearest(some, bank, k, rows) for some in torch.split(queries, max(1, together))]
+    return Neighbours(torch.cat([p.similarity for p in parts]), torch.cat([p.rows for p in parts]))
 
 
-def _chunks(queries: Tensor, bank: Tensor, chunk_bytes: int) -> Iterator[Tensor]:
-    rows = max(1, chunk_bytes // (4 * len(bank)))
-    yield from torch.split(queries, rows)
+def _nearest(queries: Tensor, bank: Tensor, k: int, rows: int) -> Neighbours:
+    """Piece by piece of so many rows of the bank."""
+    queries = F.normalize(queries.float(), dim=1)
+    best = Neighbours(
+        queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long).to(queries.device)
+    )
+    for start in range(0, len(bank), rows):
+        piece = F.normalize(bank[start : start + rows].float(), dim=1)
+        found = (queries @ piece.T).topk(min(k, len(piece)), dim=1)
+        if len(piece) == len(bank):
+            return Neighbours(found.values, found.indices)
+        similarity = torch.cat([best.similarity, found.values], dim=1)
+        places = torch.cat([best.rows, found.indices + start], dim=1)
+        merged = similarity.topk(min(k, similarity.shape[1]), dim=1)
+        best = Neighbours(merged.values, places.gather(1, merged.indices))
+    return best
 
 
 def weighted_votes(
