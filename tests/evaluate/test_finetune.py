@@ -4,9 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from timm.data import Mixup
 
 from polygrain.data.photometric import IMAGENET
+from polygrain.evaluate.choosing import held_out_rows
+from polygrain.evaluate.features import extract
 from polygrain.evaluate.finetune.batches import AugmentedImages, seeded, steps_of_epoch
 from polygrain.evaluate.finetune.classifier import build, build_optimizer
 from polygrain.evaluate.finetune.protocol import evaluate_finetune
@@ -39,7 +42,7 @@ def encoder(settings=TINY):
 def test_loss_falls_colours_are_learnt_and_the_encoder_handed_in_stays_as_it_is(tmp_path):
     given = encoder()
     before = {name: tensor.clone() for name, tensor in given.state_dict().items()}
-    settings = FinetuneSettings(**SMALL, epochs=4, learning_rate=0.02, out=str(tmp_path / "tuned"))
+    settings = FinetuneSettings(**SMALL, epochs=4, learning_rate=0.02, warm_start=False, out=str(tmp_path / "tuned"))
     result = evaluate_finetune(given, *sets(), settings)
     losses, scores = result.details["losses"], result.scores["finetuned"]
     assert losses[-1] < 0.7 * losses[0]
@@ -64,11 +67,24 @@ def test_the_same_seed_gives_the_same_result_whatever_the_workers_and_what_was_d
 
 @pytest.mark.parametrize("preset", ["vicreg_semi_1", "swav_semi_10"])
 def test_a_resnet_is_fine_tuned_with_few_labels(preset):
-    settings = FinetuneSettings(preset=preset, epochs=1, share=0.2, size=16, workers=0)
+    settings = FinetuneSettings(preset=preset, epochs=1, share=0.2, size=32, workers=0)
     train, val = Coloured(np.arange(40) % 4), Coloured(np.arange(4), seed=2)
     result = evaluate_finetune(encoder(EncoderSettings(name="resnet18")), train, val, settings)
     assert result.facts["data"]["images"] == 8
     assert result.facts["data"]["share"] == 0.2
+
+
+def test_a_warm_start_scores_what_a_linear_probe_by_sklearn_does():
+    train, val = Coloured(np.arange(80) % 8, size=32, seed=1), Coloured(np.arange(40) % 8, size=32, seed=2)
+    given = encoder()
+    settings = FinetuneSettings(**SMALL, epochs=1, learning_rate=1e-12)
+    result = evaluate_finetune(given, train, val, settings)
+    _, trains = held_out_rows(80, 0.1, seed=0)
+    vectors = extract(given, train, size=32, positions=trains.tolist()).pooled
+    scale = vectors.norm(dim=1).mean()
+    probe = LogisticRegression(C=10.0, max_iter=5000, tol=1e-10).fit(vectors / scale, train.labels()[trains])
+    predicted = probe.predict(extract(given, val, size=32).pooled / scale)
+    assert result.scores["finetuned"]["top1"] == (predicted == val.labels()).mean()
 
 
 def test_small_pieces_of_a_batch_give_the_same_step():
@@ -86,7 +102,7 @@ def test_one_step_without_layer_decay_is_that_of_plain_adamw():
     twin = build(encoder(), 4, recipe, "pooled")
     twin.load_state_dict(model.state_dict())
     ours = build_optimizer(model, recipe)
-    theirs = torch.optim.AdamW(twin.parameters(), lr=1e-3 * 64 / 256, weight_decay=0.0)
+    theirs = torch.optim.AdamW(twin.parameters(), lr=2e-3 * 32 / 256, weight_decay=0.0)
     pixels = torch.randn(4, 3, 32, 32)
     for net, optimizer in ((model, ours), (twin, theirs)):
         torch.nn.functional.cross_entropy(net(pixels), torch.arange(4)).backward()
@@ -181,6 +197,7 @@ def test_published_learning_rates_come_out_at_published_batches():
         ({"mixup": -1.0}, "mixup is -1.0"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"share": 2.0}, "share is 2.0"),
+        ({"preset": "mugs_semi_1", "warm_start": True}, "hidden layer in its head"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(changes, message):

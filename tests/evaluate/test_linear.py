@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from polygrain.evaluate.linear import evaluate_linear, linear_probe
+from polygrain.evaluate.linear import evaluate_linear, linear_probe, with_steps
 from polygrain.evaluate.settings import LinearSettings
 from polygrain.evaluate.settings.heads import PRESETS, HeadRecipe
 from polygrain.parts.encoder import Encoder, EncoderSettings
@@ -28,7 +28,7 @@ def probe(train, train_labels, test, test_labels, rates, **changes):
 
 def test_linear_probe_tells_colours_apart_and_reports_the_oracle_apart():
     train = Coloured(np.arange(200) % 8, seed=1)
-    settings = LinearSettings(learning_rates=(0.1, 1.0, 10.0), size=16, workers=0)
+    settings = LinearSettings(learning_rates=(0.1, 1.0, 10.0), size=16, workers=0, epochs=100)
     result = evaluate_linear("pixels", train, Coloured(LABELS, seed=2), settings)
     scores, details = result.scores["linear"], result.details
     assert scores["top1"] > 0.9
@@ -129,6 +129,14 @@ def test_probes_behind_a_batch_norm_bear_another_name():
         for preset in ("mae", "sweep_bn", "sweep")
     ]
     assert names == ["linear_bn", "linear_bn_sweep", "linear_sweep"]
+
+
+def test_a_sweep_over_few_images_takes_two_thousand_steps_unless_epochs_are_given():
+    sweep = LinearSettings().recipe()
+    assert with_steps(sweep, 490).epochs == 1000  # 2 steps of 256 an epoch
+    assert with_steps(sweep, 100_000).epochs == 100
+    assert with_steps(LinearSettings(epochs=7).recipe(), 490).epochs == 7
+    assert with_steps(PRESETS["dino_s"], 490).epochs == 100
 
 
 def test_presets_hold_the_values_of_their_papers():

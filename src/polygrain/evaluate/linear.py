@@ -1,6 +1,7 @@
 """Linear probing: classifiers on frozen features, one of them chosen on held-out training images."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
     sets = open_sets(model, data, val, settings)
     if recipe.augmentation == "none":
         seen = encoded_sets(sets, widest)
+        recipe = with_steps(recipe, len(seen.train) - round(settings.held_out * len(seen.train)))
         choosing = _on_cached(seen, recipe, widest)
     else:
         seen, choosing = train_on_augmented(sets, recipe, widest)
@@ -58,6 +60,12 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         about=summary(seen),
         items={"linear": right(choosing.ranked, seen.val_labels)},
     )
+
+
+def with_steps(recipe: HeadRecipe, images: int) -> HeadRecipe:
+    """With as many epochs as make the least number of steps on so many images."""
+    steps = math.ceil(images / recipe.head_batch_size)
+    return dataclasses.replace(recipe, epochs=max(recipe.epochs, math.ceil(recipe.least_steps / max(1, steps))))
 
 
 def in_words(recipe: HeadRecipe, settings: LinearSettings) -> str:

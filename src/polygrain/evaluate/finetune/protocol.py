@@ -85,14 +85,15 @@ def in_words(settings: FinetuneSettings) -> str:
     augmented += [f"erasing {recipe.erase:g}"] if recipe.erase else []
     augmented += [f"mixup {recipe.mixup:g}"] if recipe.mixup else []
     augmented += [f"CutMix {recipe.cutmix:g}"] if recipe.cutmix else []
+    start = "; the classifier begins as a logistic regression on the frozen features" if recipe.warm_start else ""
     average = f"; weights averaged with decay {recipe.ema:g}" if recipe.ema is not None else ""
     return (
         f"Fine-tuning, preset {settings.preset}{share}: {recipe.optimizer}, learning rate {recipe.learning_rate:g} per "
         f"256 images{head}, layer decay {recipe.layer_decay:g}, weight decay {recipe.weight_decay:g}, {recipe.epochs} "
         f"epochs of batch {recipe.train_batch_size}, {recipe.schedule} after {recipe.warmup_epochs} epochs of warm-up, "
-        f"drop path {recipe.drop_path:g}, label smoothing {recipe.smoothing:g}; {', '.join(augmented)}{average}. The "
-        f"epoch that is best on {settings.held_out:.0%} of the training images, held out, is reported. top1_oracle: "
-        "the best epoch on the test images, which is no honest score"
+        f"drop path {recipe.drop_path:g}, label smoothing {recipe.smoothing:g}; {', '.join(augmented)}{start}{average}."
+        f" The epoch that is best on {settings.held_out:.0%} of the training images, held out, is reported. "
+        "top1_oracle: the best epoch on the test images, which is no honest score"
     )
 
 

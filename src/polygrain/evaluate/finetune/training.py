@@ -11,15 +11,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from polygrain.evaluate.choosing import Choosing, ranked_rows
-from polygrain.evaluate.features import Views, encoded
+from polygrain.evaluate.features import Views, encoded, joined
 from polygrain.evaluate.finetune.batches import AugmentedImages, batches, seeded, steps_of_epoch
 from polygrain.evaluate.finetune.classifier import Classifier, build, build_optimizer
 from polygrain.evaluate.labelled import Sets
 from polygrain.evaluate.models import pick_device
+from polygrain.evaluate.regression import fit_logistic
 from polygrain.evaluate.settings.finetune import FinetuneRecipe, FinetuneSettings
 from polygrain.parts.finetuning import averaged, mixing
 from polygrain.schedules import Time, warmup_cosine
 
+PROBE_STRENGTH = 0.1
 STEPS_AFTER, STEP = (0.6, 0.8), 0.2  # SwAV: after epochs 12 and 16 of 20
 
 
@@ -49,6 +51,9 @@ def finetune(
         average = None if recipe.ema is None else averaged(model, recipe.ema)
         steps = len(steps_of_epoch(trains, recipe, settings.seed, 0))
         labels = torch.from_numpy(sets.train.labels)
+        if recipe.warm_start:
+            vectors, found_at = frozen(model, sets.train.views, trains, settings)
+            start_from_probe(model, vectors, labels[found_at])
         learn = Learning(model, optimizer, recipe, sets.classes, settings.batch_size, device, average)
         choosing, best, losses = Choosing(["finetuned"], torch.empty(0)), model, []
         for epoch in tqdm(range(recipe.epochs), desc="fine-tuning", unit="epoch", disable=None, leave=False):
@@ -117,13 +122,34 @@ def classified(
     model: Classifier, views: Views, positions: NDArray[np.int64], settings: FinetuneSettings
 ) -> tuple[Tensor, Tensor]:
     """Logits (n, K) of the plain views, and the positions of those images that can be decoded, on the CPU."""
+    vectors, found = frozen(model, views, positions, settings)
+    head, device = model.head.eval(), pick_device(settings.device)
+    with torch.no_grad():
+        return head(vectors.to(device)).float().cpu(), found
+
+
+def frozen(
+    model: Classifier, views: Views, positions: NDArray[np.int64], settings: FinetuneSettings
+) -> tuple[Tensor, Tensor]:
+    """What the head sees of the plain views (n, D), and the positions of those that can be decoded, on the CPU."""
     rows = [positions[start : start + settings.batch_size] for start in range(0, len(positions), settings.batch_size)]
     device = pick_device(settings.device)
-    seen = encoded(model.encoder, views, rows, readout=settings.readout, workers=settings.workers, device=device)
-    head = model.head.eval()
+    seen = joined(
+        list(encoded(model.encoder, views, rows, readout=settings.readout, workers=settings.workers, device=device))
+    )
+    return seen.pooled, seen.positions
+
+
+def start_from_probe(model: Classifier, vectors: Tensor, labels: Tensor) -> None:
+    """The head becomes a logistic regression on frozen features (n, D) of length 1 in the mean, with labels (n,)."""
+    scale = vectors.norm(dim=1).mean()
+    probe = fit_logistic(vectors / scale, labels, strength=PROBE_STRENGTH, intercept=True)
+    head: Any = model.head
     with torch.no_grad():
-        parts = [(head(part.pooled.to(device)).float().cpu(), part.positions) for part in seen]
-    return torch.cat([logits for logits, _ in parts]), torch.cat([found for _, found in parts])
+        head.weight.zero_()
+        head.bias.fill_(probe.bias.min().item())  # of classes that no training image is of
+        head.weight[probe.classes] = (probe.weight / scale).to(head.weight)
+        head.bias[probe.classes] = probe.bias.to(head.bias)
 
 
 def _look(

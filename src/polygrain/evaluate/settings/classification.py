@@ -39,7 +39,7 @@ class LinearSettings(FeatureSettings):
             vicregl_convnext, mae) augment the images in every epoch, as their papers do.
         readouts: several, swept together with the learning rates; by default the preset's, or `readout`.
         learning_rates: per 256 images; each is multiplied by head_batch_size / 256. By default the preset's.
-        epochs: by default the preset's, 100 in most.
+        epochs: by default the preset's, 100 in most; a sweep over few images takes as many as make 2,000 steps.
         head_batch_size: images per step of the classifiers; by default the preset's, 256 for a sweep.
         held_out: share of the training images that chooses among classifiers (and epochs) and trains nothing.
     """
@@ -75,6 +75,7 @@ class LinearSettings(FeatureSettings):
             readouts=self.readouts or named,
             learning_rates=self.learning_rates or preset.learning_rates,
             epochs=self.epochs or preset.epochs,
+            least_steps=0 if self.epochs else preset.least_steps,
             head_batch_size=self.head_batch_size or preset.head_batch_size,
         )
 

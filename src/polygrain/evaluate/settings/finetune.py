@@ -25,6 +25,7 @@ class FinetuneRecipe:
         repeats: how often each image is in an epoch, with crops of its own; the epoch stays as long.
         head: "mlp" has a hidden layer of 2,048 with GELU.
         head_scale: factor on the first weights of the head.
+        warm_start: the linear head begins as a logistic regression on the frozen features.
         share: of the training images of each class, unless the settings say so.
     """
 
@@ -51,6 +52,7 @@ class FinetuneRecipe:
     ema: float | None = None
     head: Literal["linear", "mlp"] = "linear"
     head_scale: float = 1.0
+    warm_start: bool = False
     share: float | None = None
 
 
@@ -97,14 +99,15 @@ PRESETS: dict[str, FinetuneRecipe] = {
     # cheap, and nobody's protocol
     "quick": FinetuneRecipe(
         epochs=10,
-        train_batch_size=64,
-        learning_rate=1e-3,
+        train_batch_size=32,
+        learning_rate=2e-3,
         warmup_epochs=1,
         layer_decay=0.75,
         mixup=0.0,
         cutmix=0.0,
         rand_augment=False,
         erase=0.0,
+        warm_start=True,
     ),
     # Mugs, arXiv:2203.14415: full fine-tuning on ImageNet, in the lineage of BEiT
     "mugs_s": _MUGS,
@@ -142,6 +145,7 @@ PRESETS: dict[str, FinetuneRecipe] = {
 }
 CHANGEABLE = (
     "epochs", "train_batch_size", "learning_rate", "layer_decay", "drop_path", "mixup", "cutmix", "ema",
+    "warm_start",
 )  # fmt: skip
 
 
@@ -161,6 +165,7 @@ class FinetuneSettings(FeatureSettings):
         drop_path: of the last block; earlier blocks drop less.
         mixup: alpha; 0 for none.
         cutmix: alpha; 0 for none.
+        warm_start: the classifier begins as a logistic regression on the frozen features; of the presets quick does.
         ema: decay of an average of the weights, which is tested in their place; none by default.
         share: of the training images of each class that is used, one at least; by default the preset's.
         list: file that names the training images to use, one to a line, such as SimCLR's lists for ImageNet.
@@ -177,6 +182,7 @@ class FinetuneSettings(FeatureSettings):
     drop_path: float | None = None
     mixup: float | None = None
     cutmix: float | None = None
+    warm_start: bool | None = None
     ema: float | None = None
     share: float | None = None
     list: str | None = None
@@ -203,6 +209,8 @@ class FinetuneSettings(FeatureSettings):
             share = getattr(recipe, name)
             if share is not None and not 0 <= share < 1:
                 raise ValueError(f"{name} is {share}; it must be 0 or more and below 1")
+        if recipe.warm_start and recipe.head == "mlp":
+            raise ValueError(f"{self.preset} has a hidden layer in its head, which cannot be warm; drop warm_start")
         for name in ("mixup", "cutmix"):
             if getattr(recipe, name) < 0:
                 raise ValueError(f"{name} is {getattr(recipe, name)}; it must be 0 or more")

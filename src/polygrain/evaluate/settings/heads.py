@@ -18,6 +18,7 @@ class HeadRecipe:
         augmentation: "none": features of the plain views, computed once. "crop": of a random resized crop, mirrored at
             even odds, anew in every epoch. "strong": with RandAugment and random erasing, as Mugs.
         min_lr: at the end of the cosine, whatever the batch.
+        least_steps: a small set gets more epochs, so that its classifiers take so many steps, unless epochs are given.
         by_step: the learning rate changes with every step, not every epoch.
         batch_norm: without gain or offset, before the classifier.
     """
@@ -29,13 +30,14 @@ class HeadRecipe:
     head_batch_size: int = 1024
     min_lr: float = 0.0
     warmup_epochs: int = 0
+    least_steps: int = 0
     by_step: bool = False
     weight_decay: float = 0.0
     optimizer: Literal["sgd", "lars"] = "sgd"
     batch_norm: bool = False
 
 
-_SWEEP = HeadRecipe(learning_rates=SWEEP, augmentation="none", head_batch_size=256)
+_SWEEP = HeadRecipe(learning_rates=SWEEP, augmentation="none", head_batch_size=256, least_steps=2000)
 _MUGS = HeadRecipe(learning_rates=(0.015,), readouts=("cls4",), augmentation="strong")
 _VICREG = HeadRecipe(learning_rates=(0.02,), head_batch_size=256, weight_decay=1e-6)
 _DINO = HeadRecipe(learning_rates=(0.001,))
