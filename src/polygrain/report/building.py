@@ -32,6 +32,7 @@ from polygrain.report.settings import ReportSettings
 from polygrain.weights.durable import write_durably
 
 FEWEST = 20  # images of a granularity profile
+MATCHED = 2  # images whose crops are matched
 LOG = "log.jsonl"
 
 
@@ -140,7 +141,7 @@ def _labels(source: Images, shown: Shown, settings: ReportSettings) -> Mapping[s
 def _closer(seen: Sequence[Seen], settings: ReportSettings) -> list[Section]:
     count = len(seen[0].pooled)
     chosen = sorted({round(i) for i in np.linspace(0, count - 1, min(settings.closeups, count))})
-    found = [patch_section(seen, chosen), attention_section(seen, chosen), matches_section(seen, chosen[0])]
+    found = [patch_section(seen, chosen), attention_section(seen, chosen), matches_section(seen, chosen[:MATCHED])]
     return [section for section in found if section is not None]
 
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-BYTES = 5_000_000  # of all codes in a page
+BYTES = 4_500_000  # of all codes in a page
 MOST, LEAST = 64, 16  # numbers that a region is kept as
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from polygrain.report.gathering import Seen, Shown
 from polygrain.report.html import Section
@@ -62,10 +64,10 @@ def sections(models: Sequence[Seen], labelled: bool) -> list[Section]:
         ),
         Section(
             "Near copies and outliers",
-            "The pairs with the largest cosine, which may be copies, and the images that are least like their ten "
-            "nearest neighbours (mean cosine): look at them before you trust a number.",
-            "<div class=controls><span class=choose></span></div><h3>Most alike</h3><div id=copies class=odd></div>"
-            "<h3>Least like any other</h3><div id=outliers class=odd></div>",
+            "The pairs with the smallest angle between their features, which may be copies, and the images farthest "
+            "from their ten nearest (mean angle): look at them before you trust a number.",
+            "<div class=controls><span class=choose></span></div><p class=figures></p><h3>Most alike</h3>"
+            "<div id=copies class=odd></div><h3>Least like any other</h3><div id=outliers class=odd></div>",
         ),
     ]
 
@@ -109,6 +111,7 @@ def facts(seen: Seen, shown: Shown, seed: int) -> dict[str, Any]:
         "share": _share(seen.share),
         "duplicates": duplicates(seen),
         "outliers": outliers(seen),
+        "typical": round(float(angles(seen.cosines[:, 0]).median()), 2),
     }
 
 
@@ -137,19 +140,25 @@ def in_words(found: Map) -> str:
 
 
 def duplicates(seen: Seen) -> list[tuple[int, int, float]]:
-    """The pairs of images with the largest cosine."""
+    """The pairs of images with the smallest angle between their features, in degrees."""
+    away = angles(seen.cosines)
     pairs = {}
-    for i, (rows, cosines) in enumerate(zip(seen.neighbours.tolist(), seen.cosines.tolist(), strict=True)):
-        for j, cosine in zip(rows, cosines, strict=True):
-            pairs[min(i, j), max(i, j)] = round(cosine, 4)
-    falling = sorted(pairs.items(), key=lambda pair: (-pair[1], pair[0]))[:ODD]
-    return [(i, j, cosine) for (i, j), cosine in falling]
+    for i, (rows, each) in enumerate(zip(seen.neighbours.tolist(), away.tolist(), strict=True)):
+        for j, angle in zip(rows, each, strict=True):
+            pairs[min(i, j), max(i, j)] = angle
+    rising = sorted(pairs.items(), key=lambda pair: (pair[1], pair[0]))[:ODD]
+    return [(i, j, round(angle, 2)) for (i, j), angle in rising]
 
 
 def outliers(seen: Seen) -> list[tuple[int, float]]:
-    """The images with the least mean cosine to their ten nearest."""
-    mean = seen.cosines[:, :OUTLIERS_BY].mean(1)
-    return [(int(i), round(float(mean[i]), 4)) for i in mean.argsort(stable=True)[:ODD]]
+    """The images with the largest mean angle to their ten nearest, in degrees."""
+    mean = angles(seen.cosines)[:, :OUTLIERS_BY].mean(1)
+    return [(int(i), round(float(mean[i]), 2)) for i in mean.argsort(descending=True, stable=True)[:ODD]]
+
+
+def angles(cosines: Tensor) -> Tensor:
+    """In degrees; where all features point nearly the same way, cosines of 0.99 and 1.00 hide what angles tell."""
+    return torch.rad2deg(torch.acos(cosines.double().clamp(-1, 1)))
 
 
 def describe_groups(models: Sequence[Seen]) -> str:

@@ -1,5 +1,6 @@
 """All that a report needs to know of each model: vectors of the images, codes of their regions, neighbours, groups."""
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polygrain.data.centred import Box, centred_box
-from polygrain.data.decoding import Undecodable
 from polygrain.data.images import Images
 from polygrain.data.part import Part
 from polygrain.evaluate.features import Views, encoded
@@ -71,9 +71,8 @@ def draw_images(source: Images, views: Views, settings: ReportSettings) -> Shown
     decoded, boxes, kept, pictures = [], [], [], []
     largest = allowed_side(len(chosen))
     for i in chosen.tolist():
-        try:
-            image = source.load(i)
-        except Undecodable:
+        image, read = source.read(i)
+        if read != i:
             continue
         height, width = image.shape[-2:]
         box, _ = centred_box(height, width, views.size, views.resize)
@@ -90,7 +89,7 @@ def draw_images(source: Images, views: Views, settings: ReportSettings) -> Shown
     if labels is not None and not (labels >= 0).any():
         labels = None
     classes = part.classes or ([] if labels is None else [f"class {c}" for c in range(int(labels.max()) + 1)])
-    names = [part.name(i) for i in range(len(part))]
+    names = without_common_folder([part.name(i) for i in range(len(part))])
     return Shown(part, names, labels, classes, decoded, made, len(chosen) - len(kept))
 
 
@@ -188,10 +187,21 @@ def group(pooled: Tensor, settings: ReportSettings) -> tuple[Tensor, Tensor]:
     return rank[found.clusters], found.distances
 
 
+def without_common_folder(names: Sequence[str]) -> list[str]:
+    """Names without the folders that all of them are in, where they are absolute."""
+    paths = [Path(name) for name in names]
+    if not all(path.is_absolute() for path in paths):
+        return list(names)
+    shared = os.path.commonpath({path.parent for path in paths})
+    return [str(path.relative_to(shared)) for path in paths]
+
+
 def short_names(models: Sequence[str]) -> list[str]:
     """The last two parts of paths, or as many as tell the models apart; other names as they are."""
     for parts in range(2, 10):
-        short = [m if not Path(m).exists() else "/".join(Path(m).absolute().parts[-parts:]) for m in models]
+        short = [
+            m if not Path(m).exists() else "/".join(Path(m).absolute().with_suffix("").parts[-parts:]) for m in models
+        ]
         if len(set(short)) == len(set(models)):
             return short
     return list(models)

@@ -111,11 +111,11 @@ def together(attention: Attention) -> NDArray[np.uint8]:
     return np.where((strength > 0).numpy()[..., None], colours, np.uint8(24))
 
 
-def matches_section(models: Sequence[Seen], chosen: int) -> Section:
-    """Two crops of one image, and the patches that match by place and by likeness."""
+def matches_section(models: Sequence[Seen], chosen: Sequence[int]) -> Section:
+    """Two crops of each image, and the patches that match by place and by likeness."""
     about = (
-        "Two random crops of one image, and their nearest patches by place, which is the truth, and by the likeness of "
-        "their features (VICRegL's matching). Lines that agree with the left picture are right."
+        "Two random crops of an image, and their nearest patches by place, which is the truth, and by the likeness of "
+        "their features (VICRegL's matching)."
     )
     body = ""
     for seen in models:
@@ -125,9 +125,10 @@ def matches_section(models: Sequence[Seen], chosen: int) -> Section:
         with evaluating(seen.model.encoder):
             figure = draw_matches(
                 seen.model.encoder.to("cpu"),
-                [seen.views.images.decode(chosen)],
+                [seen.views.images.decode(i) for i in chosen],
                 crops,
                 normalisation=seen.views.normalisation,
+                all_crops=False,
             )
         drawn = Image.open(io.BytesIO(png(figure)))
         told = f"Matches of {seen.name}"

@@ -24,7 +24,7 @@ COLOURS = ("#e6550d", "#2b7bba", "#2ca25f", "#8e5ea2", "#b59410")  # of the requ
 INK, FAINT = "#22252a", "#8a9099"
 WIDTH, TITLE = 15.0, 0.4  # inches
 GAP = 0.3  # between two crops, as a share of their side
-ABREAST, FEWEST_ABREAST = 8, 6  # crops in a row; of fewer, each has a sixth of the width
+ABREAST = 8  # crops in a row
 
 
 class Describes(Protocol):
@@ -52,6 +52,7 @@ def draw_matches(
     normalisation: Normalisation = IMAGENET,
     project: Callable[[Tensor], Tensor] | None = None,
     kept: int = 20,
+    all_crops: bool = True,
 ) -> Figure:
     """The picture of VICRegL's matching (arXiv:2210.01571, fig. 1), for any crops of any images and any encoder.
 
@@ -59,16 +60,17 @@ def draw_matches(
         images: (3, H, W) uint8 each; image i gets the views that a run with this seed gives its image i at first.
         project: from patch vectors (B, N, D) to those that are compared; the objective's projector, say.
         kept: lines to draw, at most.
+        all_crops: also show every crop as it is fed in.
     """
     shown = [
         look(encoder, image, crops, seed=seed, number=i, normalisation=normalisation, project=project, kept=kept)
         for i, image in enumerate(images)
     ]
-    heights = [sum(_heights(one)) for one in shown]
+    heights = [sum(_heights(one)[: 1 + all_crops]) for one in shown]
     figure = Figure(figsize=(WIDTH, sum(heights)), facecolor="white", layout="constrained")
     rows = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for row, one in zip(rows, shown, strict=True):
-        show(row, one, normalisation)
+        show(row, one, normalisation, all_crops)
     return figure
 
 
@@ -108,15 +110,18 @@ def look(
     )
 
 
-def show(figure: FigureBase, shown: Shown, normalisation: Normalisation) -> None:
-    """The image with all boxes and the matches by each criterion; under them every crop as it is fed in."""
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=_heights(shown))[:, 0]
+def show(figure: FigureBase, shown: Shown, normalisation: Normalisation, all_crops: bool) -> None:
+    """The image with all boxes and the matches by each criterion; under them every crop, where asked for."""
+    above, *below = figure.subfigures(1 + all_crops, 1, squeeze=False, height_ratios=_heights(shown)[: 1 + all_crops])[
+        :, 0
+    ]
     columns = above.subplots(1, 1 + len(shown.matches), width_ratios=_widths(shown))
     _show_boxes(columns[0], shown)
     for axes, (criterion, matches) in zip(columns[1:], shown.matches.items(), strict=True):
         _show_matches(axes, shown, matches, normalisation)
         _title(axes, f"{matches.inputs.shape[1]} nearest matches by {criterion}")
-    _show_crops(below, shown, normalisation)
+    for rest in below:
+        _show_crops(rest, shown, normalisation)
 
 
 def _widths(shown: Shown) -> list[float]:
@@ -128,12 +133,8 @@ def _widths(shown: Shown) -> list[float]:
 def _heights(shown: Shown) -> tuple[float, float]:
     """Of the upper and the lower part, in inches."""
     crops = sum(len(views) for views in shown.views.values())
-    side = WIDTH / _abreast(crops)
+    side = WIDTH / min(crops, ABREAST)
     return 0.98 * WIDTH / sum(_widths(shown)) + TITLE, -(-crops // ABREAST) * (side + TITLE - 0.1)
-
-
-def _abreast(crops: int) -> int:
-    return max(FEWEST_ABREAST, min(crops, ABREAST))
 
 
 def _show_boxes(axes: Axes, shown: Shown) -> None:
@@ -200,7 +201,7 @@ def _show_crops(figure: FigureBase, shown: Shown, normalisation: Normalisation) 
         for colour, (name, views) in zip(_colours(shown), shown.views.items(), strict=True)
         for j, view in enumerate(views)
     ]
-    columns = _abreast(len(crops))
+    columns = min(len(crops), ABREAST)
     rows = -(-len(crops) // columns)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (name, j, view, colour) in zip(grid, crops, strict=False):

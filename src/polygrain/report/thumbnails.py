@@ -13,7 +13,7 @@ from torch import Tensor
 from polygrain.data.centred import Box
 
 COLUMNS, ROWS = 16, 16  # of thumbnails in a sheet
-QUALITY = 82  # of WebP
+QUALITY = 78  # of WebP
 SIDES = ((600, 128), (1200, 112), (2500, 96), (5000, 72))  # most images, side in pixels
 
 

@@ -33,6 +33,7 @@ function drawMap() {
   const context = sharp(map, map.clientWidth, map.clientHeight);
   const radius = count > 2500 ? 2.2 : count > 800 ? 3 : 4;
   const taken = new Set();
+  const muted = style("--muted");
   const order = [...Array(count).keys()].sort((a, b) => (kindOf(a) === highlighted) - (kindOf(b) === highlighted));
   for (const i of order) {
     const [x, y] = spot(i);
@@ -45,7 +46,7 @@ function drawMap() {
       drawPart(context, i, [0, 0, 1, 1], [x - 13, y - 13, 26, 26]);
     }
     if (asPictures && !faint) continue;
-    context.fillStyle = kindOf(i) < 0 ? style("--muted") : colour(kindOf(i));
+    context.fillStyle = kindOf(i) < 0 ? muted : colour(kindOf(i));
     context.beginPath();
     context.arc(x, y, radius, 0, 7);
     context.fill();
@@ -182,10 +183,12 @@ function majority(members) {
 
 // Near copies and outliers
 function showOdd(model) {
-  const pairs = model.duplicates.map(([a, b, cosine]) => make("figure", {}, make("div", {}, thumb(a), thumb(b)),
-    make("figcaption", {}, make("b", {}, cosine.toFixed(3)), ...[a, b].map((i) => make("span", {}, data.names[i])))));
-  const lone = model.outliers.map(([i, cosine]) => make("figure", {}, thumb(i),
-    make("figcaption", {}, make("b", {}, cosine.toFixed(3)), make("span", {}, data.names[i]))));
+  $("#near-copies-and-outliers .figures").textContent =
+    `The nearest neighbour of an image is, as a rule (median), ${model.typical.toFixed(1)}° away.`;
+  const pairs = model.duplicates.map(([a, b, angle]) => make("figure", {}, make("div", {}, thumb(a), thumb(b)),
+    make("figcaption", {}, make("b", {}, `${angle.toFixed(1)}°`), ...[a, b].map((i) => make("span", {}, data.names[i])))));
+  const lone = model.outliers.map(([i, angle]) => make("figure", {}, thumb(i),
+    make("figcaption", {}, make("b", {}, `${angle.toFixed(1)}°`), make("span", {}, data.names[i]))));
   $("#copies").replaceChildren(...pairs);
   $("#outliers").replaceChildren(...lone);
 }
