@@ -49,13 +49,11 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
     def table(self) -> str:
-        """One column for each measure under one protocol; what differs in its fingerprint gets a column of its own."""
-        columns = list(dict.fromkeys(cell for found in self.results.values() for cell in _cells(found)))
-        head = ["model", *(column.measure for column in columns)]
-        body = [
-            [model, *(_cells(found).get(column, "") for column in columns)] for model, found in self.results.items()
-        ]
-        lines = [*aligned([head, ["", *(column.fingerprint for column in columns)], *body]), ""]
+        """One line for each measure under one protocol; what differs in its fingerprint gets a line of its own."""
+        cells = {model: _cells(found) for model, found in self.results.items()}
+        lines_of = dict.fromkeys(line for found in cells.values() for line in found)
+        body = [[*line, *(found.get(line, "") for found in cells.values())] for line in lines_of]
+        lines = [*aligned([["", "protocol", *cells], *body]), ""]
         first = next(iter(self.results))
         lines += [
             f"{difference.model} against {first}, {difference.measure}: {100 * difference.mean:+.1f} points "
@@ -71,8 +69,8 @@ class Comparison:
         return json.dumps({"results": results, "differences": differences, "notes": self.notes}, indent=2)
 
 
-class Column(NamedTuple):
-    """Numbers that may stand under each other."""
+class Line(NamedTuple):
+    """Numbers that may stand beside each other."""
 
     measure: str
     fingerprint: str
@@ -135,10 +133,10 @@ def _measure(result: Result, row: str) -> str:
     return row if row.startswith(result.protocol.split("_")[0]) else f"{result.protocol} {row}"
 
 
-def _cells(found: Sequence[Result]) -> dict[Column, str]:
+def _cells(found: Sequence[Result]) -> dict[Line, str]:
     """The first metric of every row."""
     return {
-        Column(_measure(result, row), result.fingerprint): result.cell(row, next(iter(scores)))
+        Line(_measure(result, row), result.fingerprint): result.cell(row, next(iter(scores)))
         for result in found
         for row, scores in result.scores.items()
     }

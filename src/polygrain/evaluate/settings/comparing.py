@@ -11,8 +11,8 @@ class CompareSettings(FeatureSettings):
     """Several models under the same protocols, with paired intervals of their differences.
 
     Args:
-        suite: `quick` is kNN and the linear sweep on features computed once; `full` adds logistic regression on 1 % and
-            10 % of the labels, few-shot classification, retrieval and the measures without labels.
+        suite: `quick` is kNN and the linear sweep on features computed once; `full` adds logistic regression on 10 % of
+            the labels, few shots, retrieval, correspondence between crops, and the measures without labels.
         test_share: share of each class of --data that is kept to test on where --val is not given.
     """
 
