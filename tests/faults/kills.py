@@ -33,6 +33,7 @@ from polygrain.train.setup import pretrain
 from polygrain.train.stops import Stopped
 
 PHASES = ("starting", "waiting for data", "training", "saving", "measuring")
+PAUSED = 99  # beside the phases
 VIT = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32, "drop_path_rate": 0.1}
 HEADS = {"hidden": 32, "predictor_hidden": 32, "out": 16, "prototype_dim": 16, "prototypes": 32}
 SMALL = {"large_size": 32, "small_size": 16, "small_crops": 1, "queue_size": 64, "memory_size": 64, "warmup_epochs": 1}
@@ -64,8 +65,14 @@ def settings(method: str, out: Path, workers: int) -> PretrainSettings:
     )
 
 
-def start(method: str, out: Path, workers: int, images: Scenes, phase: mmap.mmap) -> int:
-    """A training process; writes the number of its phase into shared memory."""
+def start(
+    method: str, out: Path, workers: int, images: Scenes, phase: mmap.mmap, pause: tuple[int, float] = (-1, 0.0)
+) -> int:
+    """A training process; writes the number of its phase into shared memory.
+
+    Args:
+        pause: a step in which it sleeps before it trains, and for how many seconds.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -77,8 +84,11 @@ def start(method: str, out: Path, workers: int, images: Scenes, phase: mmap.mmap
         moves = Pulse.at
 
         def at(self: Pulse, step: int, name: str) -> None:
-            phase[0] = PHASES.index(name)
             moves(self, step, name)
+            if (step, name) == (pause[0], "training"):
+                phase[0] = PAUSED
+                time.sleep(pause[1])
+            phase[0] = PHASES.index(name)
 
         Pulse.at = at  # type: ignore[method-assign]
         weight = RUNS[method][2]

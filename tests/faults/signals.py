@@ -4,6 +4,10 @@
 
 Each time the run must end within a few seconds with the right exit code and a checkpoint of its last finished step, and
 leave no process behind. Prints one JSON object.
+
+    python -m tests.faults.signals --twice
+
+Sends Ctrl-C twice within one step: the second one ends the run at once, and the last checkpoint stands.
 """
 
 import argparse
@@ -23,7 +27,7 @@ import torch
 
 from polygrain.data.scenes import Scenes
 from polygrain.train import checkpoints
-from tests.faults.kills import PHASES, start
+from tests.faults.kills import PAUSED, PHASES, start
 
 EXPECTED = {signal.SIGTERM: 143, signal.SIGUSR1: 143, signal.SIGINT: 130}
 
@@ -59,6 +63,30 @@ def interrupt(number: signal.Signals, out: Path, images: Scenes, rng: random.Ran
     }
 
 
+def interrupt_twice(out: Path, images: Scenes) -> dict[str, Any]:
+    """What became of a run that got a second Ctrl-C before it could obey the first."""
+    phase = mmap.mmap(-1, 1)
+    pid = start("mugs", out, 0, images, phase, pause=(6, 20.0))
+    while phase[0] != PAUSED:
+        time.sleep(0.001)
+    time.sleep(0.2)
+    os.kill(pid, signal.SIGINT)
+    time.sleep(0.5)
+    went_on = os.waitpid(pid, os.WNOHANG) == (0, 0)
+    began = time.monotonic()
+    os.kill(pid, signal.SIGINT)
+    status = os.waitpid(pid, 0)[1]
+    saved = checkpoints.load_newest(out)
+    assert saved.state is not None
+    return {
+        "went on after the first": went_on,
+        "code": os.waitstatus_to_exitcode(status),
+        "seconds": time.monotonic() - began,
+        "step": saved.state["step"],
+        "told": (out.parent / f"{out.name}.err").read_text(),
+    }
+
+
 def group(process: Path) -> int | None:
     """The process group of a living process."""
     try:
@@ -72,11 +100,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--twice", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rng = random.Random(given.seed)
     images = Scenes(40, size=40).keep()
     folder = Path(tempfile.mkdtemp(prefix="signals-"))
+    if given.twice:
+        print(json.dumps(interrupt_twice(folder / "twice", images)))
+        shutil.rmtree(folder)
+        return
     results = [interrupt([*EXPECTED][i % len(EXPECTED)], folder / str(i), images, rng) for i in range(given.times)]
     wrong = [result for result in results if not result["right"]]
     if not wrong:

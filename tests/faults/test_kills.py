@@ -25,3 +25,13 @@ def test_runs_that_are_killed_at_random_moments_end_in_the_same_bits() -> None:
 def test_a_signal_to_the_whole_group_ends_a_run_cleanly_at_its_last_step() -> None:
     result = told_by("tests.faults.signals", "--times", "6")
     assert result["wrong"] == []
+
+
+@pytest.mark.slow
+def test_a_second_signal_ends_a_run_at_once_and_the_last_checkpoint_stands() -> None:
+    result = told_by("tests.faults.signals", "--twice")
+    assert result["went on after the first"]  # which is obeyed when the step is done
+    assert result["code"] == 130 and result["seconds"] < 5
+    assert result["step"] == 4  # saved every 4 steps; it was in the seventh
+    assert "second signal, leaving at once; the last checkpoint stands" in result["told"]
+    assert "Traceback" not in result["told"]
