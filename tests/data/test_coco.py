@@ -151,9 +151,32 @@ def test_a_missing_json_is_refused(tmp_path):
         Annotations(tmp_path / "x.json")
 
 
-def test_an_image_of_another_size_than_the_json_says_is_refused(tmp_path):
+@pytest.mark.parametrize("look", [lambda images: images.pixels(0), lambda images: images.check_headers()])
+def test_an_image_of_another_size_than_the_json_says_is_refused(tmp_path, look):
     fields = content()
     fields["images"][0]["width"] = 21
     fields["annotations"].pop(1)
     with pytest.raises(ValueError, match=r"a.png is 20x10 pixels, .* says 21x10; they must agree"):
-        CocoImages(tmp_path, written(tmp_path, fields)).pixels(0)
+        look(CocoImages(tmp_path, written(tmp_path, fields)))
+
+
+def test_a_broken_image_is_refused_before_it_is_needed(tmp_path):
+    images = CocoImages(tmp_path, written(tmp_path, content()))
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"a.png in .* cannot be decoded: not an image"):
+        images.check_headers()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_headers_are_read_as_upright_as_pixels(tmp_path, orientation):
+    fields = content() | {"annotations": []}
+    fields["images"][0]["file_name"] = "a.jpg"
+    if orientation >= 5:
+        fields["images"][0].update(width=10, height=20)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = written(tmp_path, fields)
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.jpg", exif=exif)
+    images = CocoImages(tmp_path, path)
+    images.check_headers()
+    assert images.pixels(0).shape[1:] == (fields["images"][0]["height"], fields["images"][0]["width"])

@@ -11,16 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Transpose
 from torch import Tensor
 
 from polygrain.data.davis import Files
-from polygrain.data.decoding import Undecodable, decode
+from polygrain.data.decoding import decode
+from polygrain.data.opening import Undecodable, open_picture, turn_of
 
 KEYS = {
     "images": ("id", "file_name", "height", "width"),
     "categories": ("id", "name"),
     "annotations": ("id", "image_id", "category_id", "bbox", "area", "segmentation"),
 }
+SWAPPING = (Transpose.ROTATE_90, Transpose.ROTATE_270, Transpose.TRANSPOSE, Transpose.TRANSVERSE)
 FOLDER = "images/"  # where images lie that are not at the root
 
 
@@ -145,12 +148,23 @@ class CocoImages:
             pixels = decode(self.files.read(path))
         except Undecodable as error:
             raise ValueError(f"{path} in {str(self.files.root)!r} cannot be decoded: {error}") from error
-        if tuple(pixels.shape[1:]) != (entry["height"], entry["width"]):
-            raise ValueError(
-                f"{path} is {pixels.shape[2]}x{pixels.shape[1]} pixels, {str(self.annotations.path)!r} says "
-                f"{entry['width']}x{entry['height']}; they must agree"
-            )
+        self._check_size(entry, (pixels.shape[1], pixels.shape[2]), path)
         return pixels
+
+    def check_headers(self) -> None:
+        """Looks at the header of every image, so that a long training does not end at the last one.
+
+        Raises:
+            ValueError: see `pixels`.
+        """
+        for image, path in zip(self.ids, self._paths, strict=True):
+            try:
+                with open_picture(self.files.read(path)) as picture:
+                    wide, high = picture.size
+                    turned = turn_of(picture) in SWAPPING
+            except Undecodable as error:
+                raise ValueError(f"{path} in {str(self.files.root)!r} cannot be decoded: {error}") from error
+            self._check_size(self.annotations.images[image], (wide, high) if turned else (high, wide), path)
 
     def truth(self, position: int) -> Truth:
         """The objects of one image; crowds, and boxes without area, are left out."""
@@ -170,6 +184,13 @@ class CocoImages:
         for path in self._paths:
             found.update(path.encode() + b"\0" + hashlib.blake2b(self.files.read(path)).digest())
         return found.hexdigest()
+
+    def _check_size(self, entry: Mapping[str, Any], size: tuple[int, int], path: str) -> None:
+        if size != (entry["height"], entry["width"]):
+            raise ValueError(
+                f"{path} is {size[1]}x{size[0]} pixels, {str(self.annotations.path)!r} says "
+                f"{entry['width']}x{entry['height']}; they must agree"
+            )
 
     def _path(self, name: str) -> str:
         for path in (name, FOLDER + name):

@@ -52,6 +52,8 @@ def evaluate_detect(
     recipe, begun = settings.recipe(), time.monotonic()
     images, tests = CocoImages(data, data_annotations), CocoImages(val, val_annotations)
     _check_categories(images, tests)
+    images.check_headers()
+    tests.check_headers()
     positions, notes = learnable(images)
     steps = settings.steps_for(len(positions))
     device, workers = pick_device(settings.device), default_workers() if settings.workers is None else settings.workers
