@@ -154,6 +154,11 @@ def test_the_same_seed_gives_the_same_numbers_in_batches_of_any_size():
     assert first.scores["crops"] == pytest.approx(second.scores["crops"], abs=1e-6)
 
 
+def test_a_size_that_is_given_is_the_same_protocol_as_one_that_is_the_models_own():
+    given, own = (score(Patches(noise), Pictures(3), size=size) for size in (64, None))
+    assert given.fingerprint == own.fingerprint
+
+
 @pytest.fixture
 def keypoints(tmp_path):
     """A picture and its copy at twice the size, with points one can compute."""

@@ -102,7 +102,7 @@ def evaluate_copies(
                 "mean": list(opened.normalisation.mean),
                 "std": list(opened.normalisation.std),
             },
-            "settings": settings.of_protocol(),
+            "settings": settings.of_protocol() | {"size": size},
         },
         model=describe(opened) | {"dimensions": queries.shape[1]},
         details={"data": named(data), "versions": versions()},

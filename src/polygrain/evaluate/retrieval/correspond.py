@@ -81,10 +81,9 @@ def evaluate_correspond(
         facts={
             "data": {"pairs": len(values), "digest": digest.hexdigest()},
             "preprocessing": {"mean": list(opened.normalisation.mean), "std": list(opened.normalisation.std)},
-            "size": size,
             "kind": kind,
             "features": "patches of the last block after the final norm, unit length",
-            "settings": settings.of_protocol(),
+            "settings": settings.of_protocol() | {"size": size},
         },
         model=describe(opened),
         details={"data": named(data), "versions": versions()},

@@ -88,7 +88,7 @@ def evaluate_retrieve(
             **search.facts,
             "preprocessing": preprocessing(encoder.size, settings, opened),
             "features": IN_WORDS[settings.readout] + ", float32, unit length",
-            "settings": settings.of_protocol(),
+            "settings": settings.of_protocol() | {"size": encoder.size},
         },
         model=describe(opened) | {"dimensions": search.database.shape[1]},
         details={"data": named(data), "val": None if val is None else named(val), "versions": versions()},
