@@ -33,9 +33,17 @@ def kind_of(type_name: str | None) -> str:
     """How help shows a type: nothing for a flag, the words of a choice, else N, X, TEXT and the like."""
     if type_name is None or type_name == "bool":
         return ""
-    if words := re.findall(r"'([\w.-]+)'", type_name):
+    if words := re.findall(r"'([\w.+-]+)'", type_name):
         return "|".join(words)
-    kinds = {"int": "N", "float": "X", "str": "TEXT", "tuple": "[A,B,...]", "Mapping": "{NAME: VALUE,...}"}
+    type_name = type_name.removeprefix("Optional[")
+    kinds = {
+        "bool": "true|false",
+        "int": "N",
+        "float": "X",
+        "str": "TEXT",
+        "tuple": "[A,B,...]",
+        "Mapping": "{NAME: VALUE,...}",
+    }
     return next((kind for name, kind in kinds.items() if type_name.startswith(name)), type_name)
 
 
