@@ -110,7 +110,7 @@ def test_a_vit_small_of_mocov3_has_12_heads_and_one_of_mugs_6(tmp_path: Path) ->
         right = Encoder(EncoderSettings(name="vit_small_patch16_224", arguments=arguments))
         assert import_weights(path, right).complete
         other = Encoder(EncoderSettings(name="vit_small_patch16_224", arguments={**arguments, "num_heads": wrong}))
-        with pytest.raises(ValueError, match=f"{wrong} heads; the .* ViT of width 384 has {heads}"):
+        with pytest.raises(ValueError, match=f"{wrong} heads; the ViT of width 384 of .* has {heads}"):
             import_weights(path, other)
     prefix = "state_dict/module.base_encoder."
     named_as_read = named(prefix, state)

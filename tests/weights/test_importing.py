@@ -151,7 +151,7 @@ def test_the_wrong_number_of_heads_fits_every_shape_and_is_refused(tmp_path):
         six, twelve = (official.vit_tokens(state, noise(32), heads) for heads in (6, 12))
     assert (six - twelve).abs().max() > 0.1
     wrong = encoder("vit_small_patch16_224", depth=1, num_heads=12)
-    with pytest.raises(ValueError, match="has 12 heads; the Mugs ViT of width 384 has 6"):
+    with pytest.raises(ValueError, match="has 12 heads; the ViT of width 384 of Mugs, DINO, iBOT and MAE has 6"):
         import_weights(saved(tmp_path, state), wrong)
     right = encoder("vit_small_patch16_224", position="dino", depth=1)
     import_weights(saved(tmp_path, state), right)

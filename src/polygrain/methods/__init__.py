@@ -46,8 +46,8 @@ METHODS: dict[str, type[Settings]] = {
 # in a few words, what each was compared with; the pages in docs/methods say it in full
 VERIFIED = {
     "barlow_twins": "the authors' code on one device; two processes",
-    "byol": "loops over images and pairs; two processes",
-    "deepclusterv2": "loops over images; other k-means code; two processes",
+    "byol": "loops over images and pairs, gradient by hand; two processes",
+    "deepclusterv2": "loops over images; k-means in NumPy; two processes",
     "dino": "two steps of the authors' code",
     "ibot": "two steps of the authors' code",
     "infomin": "losses, crops and rates of the authors' code; two processes",

@@ -96,8 +96,11 @@ def check_build(encoder: Encoder, home: Home, tensors: Mapping[str, Tensor], sou
         _check_sizes(encoder, home, tensors, source)
         heads, official = encoder.model.blocks[0].attn.num_heads, heads_of(home.prefix).get(encoder.dim)
         if official not in (None, heads):
-            author = "MoCo-v3" if home.prefix.endswith(tuple(NETWORKS)) else "Mugs"
-            raise ValueError(f"{name} has {heads} heads; the {author} ViT of width {encoder.dim} has {official}")
+            authors = "MoCo-v3" if home.prefix.endswith(tuple(NETWORKS)) else "Mugs, DINO, iBOT and MAE"
+            raise ValueError(
+                f"{name} has {heads} heads; the ViT of width {encoder.dim} of {authors} has {official}: "
+                f"pass num_heads={official} to the encoder"
+            )
     if family == "convnext":
         if isinstance(encoder.model.norm_pre, nn.Identity):
             raise ValueError(

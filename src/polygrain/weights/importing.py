@@ -193,7 +193,7 @@ def _notes(encoder: Encoder) -> tuple[str, ...]:
     if encoder.family == "vit" and encoder.settings.position != "dino":
         return (
             *adapted,
-            f'Mugs was trained with position="dino"; this encoder resamples its position codes as timm does at sizes '
-            f"other than {encoder.image_size} px",
+            f'Mugs, DINO and iBOT were trained with position="dino"; this encoder resamples its position codes as timm '
+            f"does at sizes other than {encoder.image_size} px",
         )
     return adapted
