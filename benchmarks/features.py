@@ -54,12 +54,12 @@ def main() -> None:
     encoder = Encoder(EncoderSettings(name=options.encoder)).eval()
     twin = timm.create_model(options.encoder, num_classes=0).eval()
     twin.load_state_dict(encoder.model.state_dict())
-    model = open_model(encoder)
+    model, resize = open_model(encoder), round(options.size * 256 / 224)
     with tempfile.TemporaryDirectory() as folder:
         settings = FeatureSettings(cache=folder, workers=0, batch_size=BATCH)
 
         def ours() -> torch.Tensor:
-            return cache.features(model, Views(images, options.size), np.arange(count), settings)[0].pooled
+            return cache.features(model, Views(images, options.size, resize), np.arange(count), settings)[0].pooled
 
         plain(twin, files[:BATCH], options.size)  # warm-up
         by_timm, wanted = timed(lambda: plain(twin, files, options.size))

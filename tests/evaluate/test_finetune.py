@@ -81,9 +81,10 @@ def test_a_warm_start_scores_what_a_linear_probe_by_sklearn_does():
     result = evaluate_finetune(given, train, val, settings)
     _, trains = held_out_rows(80, 0.1, seed=0)
     vectors = extract(given, train, size=32, positions=trains.tolist()).pooled
-    scale = vectors.norm(dim=1).mean()
-    probe = LogisticRegression(C=10.0, max_iter=5000, tol=1e-10).fit(vectors / scale, train.labels()[trains])
-    predicted = probe.predict(extract(given, val, size=32).pooled / scale)
+    mean = vectors.mean(0)
+    scale = (vectors - mean).norm(dim=1).square().mean().sqrt()
+    probe = LogisticRegression(C=10.0, max_iter=5000, tol=1e-10).fit((vectors - mean) / scale, train.labels()[trains])
+    predicted = probe.predict((extract(given, val, size=32).pooled - mean) / scale)
     assert result.scores["finetuned"]["top1"] == (predicted == val.labels()).mean()
 
 

@@ -197,3 +197,23 @@ def test_a_few_shots_tell_colours_apart_and_a_small_class_is_told(classifier):
     assert min(result.scores["5 shots"]["top1"], result.scores["1 shot"]["top1"]) > 0.8
     assert any("smallest class has 2 images, fewer than 5" in note for note in result.notes)
     assert result.items["1 shot"].mean() == pytest.approx(result.scores["1 shot"]["top1"])
+
+
+@pytest.mark.parametrize("classifier", ["centroid", "knn", "logistic"])
+def test_perfect_shots_are_always_right_and_permuted_ones_give_chance(classifier):
+    labels = torch.arange(800) % 8
+    perfect = torch.nn.functional.one_hot(labels).float()
+    assert (predict(perfect[:16], labels[:16], perfect, classifier, 8)[:, 0] == labels).all()
+    random = torch.Generator().manual_seed(0)
+    noise = torch.nn.functional.normalize(torch.randn(816, 40, generator=random), dim=1)
+    found = predict(noise[:16], labels[:16], noise[16:], classifier, 8)[:, 0]
+    share = (found == labels[torch.randperm(800, generator=random)]).double().mean().item()
+    assert share == pytest.approx(1 / 8, abs=3 * (7 / 64 / 800) ** 0.5)
+
+
+def test_the_same_seed_gives_the_same_number():
+    train, val = Coloured(LABELS, seed=1), Coloured(LABELS, seed=2)
+    shots = FewShotSettings(shots=(1,), draws=2, size=16, workers=0)
+    half = LogisticSettings(size=16, workers=0, share=0.5)
+    assert len({evaluate_few_shot("pixels", train, val, shots).json() for _ in range(2)}) == 1
+    assert len({evaluate_logistic("pixels", train, val, half).json() for _ in range(2)}) == 1

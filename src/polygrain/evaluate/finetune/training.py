@@ -141,15 +141,24 @@ def frozen(
 
 
 def start_from_probe(model: Classifier, vectors: Tensor, labels: Tensor) -> None:
-    """The head becomes a logistic regression on frozen features (n, D) of length 1 in the mean, with labels (n,)."""
-    scale = vectors.norm(dim=1).mean()
-    probe = fit_logistic(vectors / scale, labels, strength=PROBE_STRENGTH, intercept=True)
+    """The head becomes a logistic regression on frozen features (n, D), centred and with a mean square length of 1.
+
+    Features may have far more in common than what tells them apart; without that common part the fit is quick.
+
+    Args:
+        labels: (n,).
+    """
+    mean = vectors.mean(0)
+    scale = (vectors - mean).square().sum(1).mean().sqrt().clamp(min=1e-12)
+    probe = fit_logistic((vectors - mean) / scale, labels, strength=PROBE_STRENGTH, intercept=True)
+    weight = probe.weight / scale  # (K, D) float64
+    bias = probe.bias - weight @ mean.to(weight)
     head: Any = model.head
     with torch.no_grad():
         head.weight.zero_()
         head.bias.fill_(probe.bias.min().item())  # of classes that no training image is of
-        head.weight[probe.classes] = (probe.weight / scale).to(head.weight)
-        head.bias[probe.classes] = probe.bias.to(head.bias)
+        head.weight[probe.classes] = weight.to(head.weight)
+        head.bias[probe.classes] = bias.to(head.bias)
 
 
 def _look(
