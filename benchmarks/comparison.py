@@ -1,0 +1,318 @@
+"""All methods on the same images: one encoder, one budget of images seen, one evaluation.
+
+    python -m benchmarks.comparison TRAIN --val VAL --out FOLDER [--methods mugs dino ...] [--seeds 0 1]
+        [--coarse TRAIN_COARSE VAL_COARSE] [--segmentation CAMVID]
+
+TRAIN and VAL are labelled shards (a tar, or a glob in quotes), --coarse the same images with other labels, CAMVID a
+folder with train.tar, val.tar, classes.json and splits.json. Each run is a process of its own and writes
+FOLDER/NAME-seed.json; a run whose file is there is not repeated. --methods also takes the variants of `kinds` by name,
+and "baselines", "methods", "ablations" or "small_crops" for all of a kind. At the end `benchmarks.comparison_report`
+makes a table and a figure of all files in FOLDER.
+"""
+
+import argparse
+import dataclasses
+import io
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from benchmarks.comparison_report import write_report
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as resizing
+
+from polygrain.data.decoding import decode
+from polygrain.data.photometric import IMAGENET
+from polygrain.data.sources import open_images
+from polygrain.evaluate.features import extract
+from polygrain.evaluate.knn import knn_scores
+from polygrain.evaluate.linear import linear_probe
+from polygrain.evaluate.metrics import confusion_matrix, segmentation_scores
+from polygrain.evaluate.pixels import RawPixels
+from polygrain.evaluate.segmentation.patches import Segmented, patch_shares, segment, train_patch_head
+from polygrain.methods import METHODS
+from polygrain.parts.encoder import Encoder
+from polygrain.train.alarm import FEATURES
+from polygrain.train.building import untrained
+from polygrain.train.settings import PretrainSettings
+from polygrain.train.setup import Result, pretrain
+
+SIZE = 40  # pixels: of the large crops
+WHOLE = 48  # pixels: of the whole image when it is evaluated
+SCENE = (120, 160)  # pixels: of a whole street scene when it is segmented
+EPOCHS, BATCH = 3, 32
+# a convolution and a pooling make the patches, from which short runs learn much more than from a plain projection; the
+# class token is there for the methods that need one, and the mean over patches is the image's vector
+ENCODER: dict[str, Any] = {
+    "encoder": "vit_tiny_r_s16_p8_224",
+    "encoder_args": {
+        "img_size": 64,
+        "patch_size": 2,  # of the map that the convolution leaves: 8 pixels
+        "embed_dim": 128,
+        "depth": 4,
+        "num_heads": 4,
+        "class_token": True,
+        "global_pool": "avg",
+    },
+}
+
+# for every method that has them; what is not named is chosen by `--scale auto`
+COMMON: dict[str, Any] = {
+    "large_size": SIZE,
+    "large_scale": (0.2, 1.0),
+    "small_crops": 0,  # in the main table all see large crops alone
+    "optimizer": "adamw",  # the papers' LARS, LARC and SGD want longer runs
+    "base_lr": 8e-3,
+    "freeze_prototypes_epochs": 0,
+    "warmup_epochs": 0.5,
+    "temperature": 0.1,
+    "batch_norm_in_heads": True,
+    "out": 128,
+    "prototype_dim": 128,
+}
+# Highest learning rates were looked at in short runs where the common one led below the untrained encoder.
+TEACHER, SLOW = {"base_lr": 4e-3}, {"base_lr": 1.5e-3}
+SHARP = {"teacher_temperature": 0.02, "teacher_temperature_start": 0.02}
+METHOD: dict[str, dict[str, Any]] = {
+    "mugs": {**TEACHER, "strong_probability": 0.0, "group_weight": 0.2, "patch_embed_lr": 1.0},
+    "dino": TEACHER,
+    # their heads have no batch norm; at 0.04 the teacher's assignments become uniform, and the alarm rings
+    "ibot": {**TEACHER, **SHARP, "patch_temperature": 0.02},
+    "mst": {**TEACHER, **SHARP},
+    "byol": SLOW,
+    "swav": SLOW,
+    "vicreg": SLOW,
+    "vicregl": SLOW,
+    # these have no warm-up
+    "simsiam": SLOW,
+    "mocov2": SLOW,
+    "infomin": {**SLOW, "warmup_epochs": 0},  # whole epochs; its puzzle of nine pieces is part of it
+    "pcl": {**SLOW, "warmup_epochs": 1},  # whole epochs before the first clusters
+    "mocov3": {"freeze_patches": False},  # frozen patches are for the stability of long runs
+    "supervised": {**SLOW, "augmentation": "plain", "mixup": 0.0, "cutmix": 0.0},
+}
+
+
+class Kind(NamedTuple):
+    """One row of the table."""
+
+    method: str  # empty where there is none
+    options: Mapping[str, Any] = {}
+    without: tuple[str, ...] = ()
+    trained: bool = True
+
+
+def kinds() -> dict[str, dict[str, Kind]]:
+    small = {"small_crops": 4, "small_size": 24, "small_scale": (0.05, 0.25)}
+    return {
+        "baselines": {
+            "raw pixels": Kind("", trained=False),
+            "untrained": Kind("", trained=False),
+            # these two begin with sines for position codes, and not with small random ones
+            **{f"untrained as {name}": Kind(name, trained=False) for name in ("mae", "mocov3")},
+        },
+        "methods": {name: Kind(name) for name in METHODS},
+        "ablations": {
+            **{f"mugs without {term}": Kind("mugs", {}, (term,)) for term in ("instance", "local_group", "group")},
+            **{f"vicregl alpha {alpha}": Kind("vicregl", {"alpha": alpha}) for alpha in (0.5, 0.9, 1.0)},
+        },
+        "small_crops": {
+            f"{name} with 4 small crops": Kind(name, small) for name in ("mugs", "dino", "swav", "vicregl")
+        },
+    }
+
+
+def settings_of(kind: Kind, data: str, out: Path, seed: int) -> PretrainSettings:
+    return PretrainSettings(
+        data=data,
+        out=str(out),
+        method=kind.method or "mugs",
+        without=kind.without,
+        seed=seed,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        position="dino",
+        threads=1,
+        workers=0,
+        probe_every_epochs=0,
+        keep=1,
+        keep_going=True,  # the alarm's words are in the file of the run
+        **ENCODER,
+    )
+
+
+def options_of(kind: Kind) -> dict[str, Any]:
+    known = {field.name for field in dataclasses.fields(METHODS[kind.method])}
+    common = {name: value for name, value in COMMON.items() if name in known}
+    return {**common, **METHOD.get(kind.method, {}), **kind.options}
+
+
+def run(name: str, kind: Kind, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """Trains and evaluates; what goes into the run's file."""
+    torch.set_num_threads(1)
+    images = open_images(given.train)
+    found: dict[str, Any] = {"name": name, "trained": kind.trained, "seed": seed, "hardware": hardware()}
+    if not kind.trained:
+        encoder = baseline(name, kind, settings_of(kind, given.train, given.out, seed))
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="comparison-"))
+        began = time.perf_counter()
+        result = pretrain(settings_of(kind, given.train, folder, seed), options_of(kind), None, images)
+        seconds = time.perf_counter() - began
+        seen = len(images) // BATCH * BATCH * EPOCHS
+        found |= {"images_seen": seen, "seconds": seconds, "images_per_second": seen / seconds, **facts(result)}
+        shutil.rmtree(folder)
+        encoder = result.encoder
+    began = time.perf_counter()
+    found["scores"] = scores(encoder, given)
+    return {**found, "evaluation_seconds": time.perf_counter() - began}
+
+
+def baseline(name: str, kind: Kind, settings: PretrainSettings) -> Encoder | RawPixels:
+    if name == "raw pixels":
+        return RawPixels(patch_size=8, image_size=WHOLE)
+    encoder = untrained(settings)
+    return METHODS[kind.method](**options_of(kind)).build(encoder).backbone if kind.method else encoder
+
+
+def facts(result: Result) -> dict[str, Any]:
+    """What a finished run says of itself: memory, choices, last values, and what the alarm saw."""
+    records = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
+    failure = result.out / "failure-rank0.json"
+    readings = {}
+    for name, dead in (FEATURES | result.method.dead_values()).items():
+        values = [record.get(name, record.get(f"gauges/{name}")) for record in records]
+        values = [value for value in values if value is not None]
+        bounds = {"dead_from": dead.low, "dead_to": str(dead.high) if dead.high == float("inf") else dead.high}
+        readings[name] = {"lowest": min(values), "highest": max(values), **bounds} if values else bounds
+    return {
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "config": (result.out / "config.yaml").read_text(),
+        "first": records[0],
+        "last": records[-1],
+        "alarm": json.loads(failure.read_text())["reason"] if failure.exists() else "silent",
+        "readings": readings,
+    }
+
+
+def scores(encoder: Encoder | RawPixels, given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """kNN, linear probe and segmentation on frozen features."""
+    train, val = open_images(given.train), open_images(given.val)
+    bank = extract(encoder, train, size=WHOLE, resize=WHOLE, batch_size=BATCH).pooled
+    queries = extract(encoder, val, size=WHOLE, resize=WHOLE, batch_size=BATCH).pooled
+    fine, fine_val = labels(given.train), labels(given.val)
+    found = {"knn fine": knn_scores(bank, fine, queries, fine_val, classes=1 + int(fine.max()))["k=20"]}
+    if given.coarse:
+        coarse, coarse_val = map(labels, given.coarse)
+        found["knn coarse"] = knn_scores(bank, coarse, queries, coarse_val, classes=1 + int(coarse.max()))["k=20"]
+    rates = (0.02, 0.05, 0.2, 0.5, 2.0, 5.0, 20.0)
+    probed = linear_probe(
+        bank, fine, queries, fine_val, classes=1 + int(fine.max()), learning_rates=rates, epochs=50, batch_size=256
+    )
+    found["linear fine"] = {**probed.scores, "learning_rate": probed.chosen}
+    if given.segmentation:
+        found["segmentation"] = segmentation(encoder, Path(given.segmentation))
+    return found
+
+
+def labels(data: str) -> Tensor:
+    found = open_images(data).labels()
+    assert found is not None
+    return torch.from_numpy(found)
+
+
+def segmentation(encoder: Encoder | RawPixels, folder: Path) -> dict[str, float]:
+    """Mean IoU on another drive than those of the training scenes, with its interval over resampled scenes."""
+    about = json.loads((folder / "classes.json").read_text())
+    ignore = int(about["ignore_index"])
+    split = json.loads((folder / "splits.json").read_text())["by_drive"]
+    train, val = (scenes(encoder, folder, split[part]) for part in ("train", "val"))
+    shares = patch_shares(train.masks, train.grid, ignore, ignore=ignore)
+    head = train_patch_head(
+        train.patches, shares, steps=500, batch_size=32, learning_rate=1e-2, weight_decay=1e-3, seed=0
+    )
+    each = []
+    for patches, mask in zip(val.patches.split(1), val.masks.split(1), strict=True):
+        predicted = segment(head, patches, val.grid, (mask.shape[1], mask.shape[2]))
+        each.append(confusion_matrix(predicted, mask, ignore, ignore=ignore))
+    confusions = torch.stack(each)  # (n, C, C)
+    draws = np.random.default_rng(0).integers(0, len(each), (1000, len(each)))
+    resampled = [segmentation_scores(confusions[rows].sum(0))["miou"] for rows in torch.from_numpy(draws)]
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return {**segmentation_scores(confusions.sum(0)), "miou_low": float(low), "miou_high": float(high)}
+
+
+@torch.no_grad()
+def scenes(encoder: Encoder | RawPixels, folder: Path, names: Sequence[str]) -> Segmented:
+    """Patch vectors of whole scenes, and their masks as they are."""
+    encoder.eval()
+    mean, std = (torch.tensor(value).view(-1, 1, 1) for value in IMAGENET)
+    pixels, masks = [], []
+    for archive in sorted({name.partition(":")[0] for name in names}):
+        with tarfile.open(folder / archive) as tar:
+            for name in (name.partition(":")[2] for name in names if name.startswith(f"{archive}:")):
+                image = decode(tar.extractfile(f"images/{name}.jpg").read())  # type: ignore[union-attr]
+                pixels.append((resizing.resize(image, list(SCENE), antialias=True).float() / 255 - mean) / std)
+                mask = tar.extractfile(f"masks/{name}.png").read()  # type: ignore[union-attr]
+                masks.append(torch.from_numpy(np.array(Image.open(io.BytesIO(mask)))))
+    seen = [encoder.features(torch.stack(pixels[i : i + 16])) for i in range(0, len(pixels), 16)]
+    return Segmented(torch.cat([some.patches for some in seen]), torch.stack(masks), seen[0].grid)
+
+
+def hardware() -> dict[str, Any]:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+    )
+    return {"processor": model, "cores": os.cpu_count(), "threads_used": 1, "torch": torch.__version__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train")
+    parser.add_argument("--val", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--methods", nargs="+", default=["baselines", "methods"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--coarse", nargs=2)
+    parser.add_argument("--segmentation")
+    parser.add_argument("--here", action="store_true", help="run in this process, and make no table")
+    given = parser.parse_args()
+    given.out.mkdir(parents=True, exist_ok=True)
+    known = {name: kind for group in kinds().values() for name, kind in group.items()}
+    names = [name for wanted in given.methods for name in kinds().get(wanted, [wanted])]
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"no method or variant {unknown[0]!r}; there are {', '.join([*kinds(), *known])}")
+    for seed in given.seeds:
+        for name in names:
+            file = given.out / f"{name.replace(' ', '_')}-{seed}.json"
+            if file.exists():
+                continue
+            if given.here:
+                file.write_text(json.dumps(run(name, known[name], seed, given), indent=1))
+                continue
+            print(f"{time.strftime('%H:%M:%S')} {name}, seed {seed}", flush=True)
+            again = [*sys.argv[1:], "--here", "--methods", name, "--seeds", str(seed)]
+            with file.with_suffix(".log").open("w") as log:
+                subprocess.run(
+                    [sys.executable, "-m", "benchmarks.comparison", *again], check=False, stdout=log, stderr=log
+                )
+    if not given.here:
+        print(write_report(given.out, {group: list(members) for group, members in kinds().items()}))
+
+
+if __name__ == "__main__":
+    main()
