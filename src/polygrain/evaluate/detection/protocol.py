@@ -6,9 +6,10 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from polygrain.data.coco import CocoImages, pycocotools
 from polygrain.distributed import world_size
@@ -55,26 +56,15 @@ def evaluate_detect(
     images.check_headers()
     tests.check_headers()
     positions, notes = learnable(images)
-    steps = settings.steps_for(len(positions))
-    device, workers = pick_device(settings.device), default_workers() if settings.workers is None else settings.workers
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         opened = open_model(model)
-        encoder = with_drop_path(_encoder(opened), recipe.drop_path)
-        detector = build_detector(
-            encoder,
-            detector=settings.detector,
-            pyramid=settings.pyramid,
-            classes=len(images.annotations.categories),
-            normalisation=opened.normalisation,
-            recipe=recipe,
-        ).to(device)
-        examples = Examples(images, crop=recipe.crop, seed=settings.seed)
-        loader = batches(examples, positions, steps=steps, images_per_step=recipe.images_per_step, workers=workers)
-        history = train(detector, encoder, loader, recipe, steps=steps, device=device)
+        tuned = fine_tuned(opened, images, positions, settings)
     trained = time.monotonic()
-    shown_at(detector, recipe.test_side)
-    detections = find(detector, tests, images.annotations, workers=workers, device=device)
+    shown_at(tuned.detector, recipe.test_side)
+    detections = find(
+        tuned.detector, tests, images.annotations, workers=_workers(settings), device=pick_device(settings.device)
+    )
     scores = coco_scores(tests.annotations, detections)
     if settings.out is not None:
         Path(settings.out).write_text(json.dumps(readable(detections)) + "\n")
@@ -82,31 +72,62 @@ def evaluate_detect(
         notes.append("nothing was found in any image: the training was too short, or went wrong")
     return Result(
         protocol="detect",
-        description=_description(settings, steps),
+        description=_description(settings, len(tuned.losses)),
         scores=scores,
         facts={
             "data": {"images": len(positions), "digest": images.digest()},
             "val": {"images": len(tests), "digest": tests.digest()},
             "categories": len(images.annotations.categories),
             "preprocessing": {"mean": list(opened.normalisation.mean), "std": list(opened.normalisation.std)},
-            "features": _features(encoder, settings),
-            "precision": "bfloat16 in the pyramid" if device.startswith("cuda") else "float32",
+            "features": _features(tuned.encoder, settings),
+            "precision": "bfloat16 in the pyramid" if pick_device(settings.device).startswith("cuda") else "float32",
             "settings": settings.of_protocol(),
         },
         model=describe(opened),
         details={
             "data": [os.fspath(data), os.fspath(data_annotations)],
             "val": [os.fspath(val), os.fspath(val_annotations)],
-            "steps": steps,
+            "steps": len(tuned.losses),
             "detections": len(detections),
-            "loss": {"first": _mean(history[:10]), "last": _mean(history[-10:])},
+            "loss": _ends(tuned.losses),
             "seconds": {"training": round(trained - begun, 1), "test": round(time.monotonic() - trained, 1)},
-            "device": device,
+            "device": pick_device(settings.device),
             "versions": {**versions(), "pycocotools": version("pycocotools")},
         },
         notes=tuple(notes),
         about=f"{opened.name} on {os.fspath(val)}: {len(tests)} images, trained on {len(positions)}",
     )
+
+
+class FineTuned(NamedTuple):
+    """A detector after its training."""
+
+    detector: nn.Module
+    encoder: Encoder  # inside it
+    losses: list[float]  # the sum of all terms, by step
+
+
+def fine_tuned(opened: Model, images: CocoImages, positions: Sequence[int], settings: DetectSettings) -> FineTuned:
+    """A detector on a copy of the backbone, trained on the images at these positions."""
+    recipe, device = settings.recipe(), pick_device(settings.device)
+    steps = settings.steps_for(len(positions))
+    encoder = with_drop_path(_encoder(opened), recipe.drop_path)
+    detector = build_detector(
+        encoder,
+        detector=settings.detector,
+        pyramid=settings.pyramid,
+        classes=len(images.annotations.categories),
+        normalisation=opened.normalisation,
+        recipe=recipe,
+    ).to(device)
+    loader = batches(
+        Examples(images, crop=recipe.crop, seed=settings.seed),
+        positions,
+        steps=steps,
+        images_per_step=recipe.images_per_step,
+        workers=_workers(settings),
+    )
+    return FineTuned(detector, encoder, train(detector, encoder, loader, recipe, steps=steps, device=device))
 
 
 def learnable(images: CocoImages) -> tuple[list[int], list[str]]:
@@ -169,5 +190,12 @@ def _description(settings: DetectSettings, steps: int) -> str:
     )
 
 
-def _mean(values: Sequence[float]) -> float:
-    return round(sum(values) / len(values), 4)
+def _workers(settings: DetectSettings) -> int:
+    return default_workers() if settings.workers is None else settings.workers
+
+
+def _ends(losses: Sequence[float]) -> dict[str, float]:
+    """Means of the first and the last ten losses, of fewer where there are not thirty."""
+    count = max(1, min(10, len(losses) // 3))
+    ends = {"first": losses[:count], "last": losses[-count:]}
+    return {name: round(sum(values) / count, 4) for name, values in ends.items()}
