@@ -140,7 +140,8 @@ def _labels(source: Images, shown: Shown, settings: ReportSettings) -> Mapping[s
 
 def _closer(seen: Sequence[Seen], settings: ReportSettings) -> list[Section]:
     count = len(seen[0].pooled)
-    chosen = sorted({round(i) for i in np.linspace(0, count - 1, min(settings.closeups, count))})
+    random = np.random.default_rng(settings.seed)
+    chosen = sorted(random.choice(count, min(settings.closeups, count), replace=False).tolist())
     found = [patch_section(seen, chosen), attention_section(seen, chosen), matches_section(seen, chosen[:MATCHED])]
     return [section for section in found if section is not None]
 

@@ -39,14 +39,18 @@ function drawMap() {
     const [x, y] = spot(i);
     const faint = highlighted !== null && kindOf(i) !== highlighted;
     context.globalAlpha = faint ? 0.12 : 0.85;
-    const cell = `${Math.floor(x / 15)},${Math.floor(y / 15)}`;
+    const ink = kindOf(i) < 0 ? muted : colour(kindOf(i));
+    const cell = `${Math.floor(x / 20)},${Math.floor(y / 20)}`;
     if (asPictures && !faint && !taken.has(cell)) {
       taken.add(cell);
       context.globalAlpha = 1;
       drawPart(context, i, [0, 0, 1, 1], [x - 13, y - 13, 26, 26]);
+      context.lineWidth = 1.5;
+      context.strokeStyle = ink;
+      context.strokeRect(x - 13, y - 13, 26, 26);
     }
     if (asPictures && !faint) continue;
-    context.fillStyle = kindOf(i) < 0 ? muted : colour(kindOf(i));
+    context.fillStyle = ink;
     context.beginPath();
     context.arc(x, y, radius, 0, 7);
     context.fill();
