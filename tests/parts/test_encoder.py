@@ -7,9 +7,10 @@ import torch
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
-from polygrain.parts.encoder import Encoder, EncoderSettings, adapt_stem
+from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.parts.position import resample_as_dino
 from polygrain.parts.sizes import ENCODERS
+from polygrain.parts.stems import adapt_stem
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.views import View
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from polygrain.methods.base import Optimization
 from polygrain.methods.mugs import Mugs
+from polygrain.methods.optimization import Optimization
 from polygrain.methods.vicregl import VICRegL
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.parts.heads import Prototypes

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.distil import GroupDiscrimination
 from polygrain.objectives.patch_distil import MaskedPatches
 from polygrain.parts.encoder import Encoder

@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.base import Objective
 from polygrain.objectives.jigsaw import PIECES, JigsawContrast
 from polygrain.objectives.queued import QueuedContrast

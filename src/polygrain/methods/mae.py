@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.reconstruct import HiddenPixels
 from polygrain.parts.decoder import TokenDecoder, begin_as_mae
 from polygrain.parts.encoder import Encoder

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.queued import QueuedContrast
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.heads import mlp

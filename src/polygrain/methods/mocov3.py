@@ -5,7 +5,8 @@ from typing import Literal
 
 from torch import nn
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.in_batch import PredictedContrast
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.heads import mlp

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.base import Objective
 from polygrain.objectives.contrast import InstanceDiscrimination, QueueContrast
 from polygrain.objectives.distil import GroupDiscrimination

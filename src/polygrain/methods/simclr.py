@@ -4,7 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.in_batch import NTXent
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.heads import mlp, normal_init

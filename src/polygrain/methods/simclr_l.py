@@ -3,7 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.base import Objective
 from polygrain.objectives.in_batch import NTXent
 from polygrain.objectives.local_contrast import LocalContrast, Negatives

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.predict import Siamese
 from polygrain.parts.encoder import Encoder
 from polygrain.ranges import COUNT, NOT_NEGATIVE, PART, PIXELS, POSITIVE, check_ranges, check_scale

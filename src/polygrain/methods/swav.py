@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from polygrain.losses.sinkhorn import LEAST_EPSILON
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.swap import SwappedAssignments
 from polygrain.parts.encoder import Encoder
 from polygrain.ranges import (

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.objectives.base import Objective
 from polygrain.objectives.local import Local
 from polygrain.objectives.vicreg import Convention, Global

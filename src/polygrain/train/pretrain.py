@@ -14,7 +14,8 @@ from torch import Tensor
 
 from polygrain import distributed
 from polygrain.data.batch import Batch
-from polygrain.methods.base import Method, Optimization
+from polygrain.methods.base import Method
+from polygrain.methods.optimization import Optimization
 from polygrain.schedules import Time
 from polygrain.train.alarm import Alarm, not_finite
 from polygrain.train.embedding import Embedder

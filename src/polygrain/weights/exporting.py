@@ -8,8 +8,9 @@ import timm
 import torch
 from torch import Tensor
 
-from polygrain.parts.encoder import Encoder, use_small_stem
+from polygrain.parts.encoder import Encoder
 from polygrain.parts.sizes import ENCODERS, ReadyMade
+from polygrain.parts.stems import use_small_stem
 from polygrain.weights.backbone import Backbone, load_encoder, open_backbone, save_backbone
 from polygrain.weights.durable import write_durably
 from polygrain.weights.tensors import write_tensors

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from polygrain.methods.base import Method
-from polygrain.parts.encoder import Encoder, Family, adapt_stem
+from polygrain.parts.encoder import Encoder, Family
 from polygrain.parts.queue import Queue
+from polygrain.parts.stems import adapt_stem
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.weights.account import PROBLEMS, ImportReport, IncompleteImport
 from polygrain.weights.agreement import check_activations

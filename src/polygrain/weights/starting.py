@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from polygrain.methods.base import Method
-from polygrain.parts.encoder import Encoder, adapt_stem
+from polygrain.parts.encoder import Encoder
 from polygrain.parts.sizes import ENCODERS
+from polygrain.parts.stems import adapt_stem
 from polygrain.parts.teacher import StudentTeacher
 from polygrain.weights.account import ImportReport, Row
 from polygrain.weights.backbone import KEY, load_exactly, open_backbone
