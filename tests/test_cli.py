@@ -154,3 +154,12 @@ def test_words_without_a_name_take_their_place_and_flags_stand_alone() -> None:
 def test_what_stands_above_wins_option_by_option() -> None:
     below = {"epochs": 1, "mugs": {"queue_size": 2, "momentum": 0.9}}
     assert merge(below, {"mugs": {"queue_size": 4}}) == {"epochs": 1, "mugs": {"queue_size": 4, "momentum": 0.9}}
+
+
+def test_lists_are_given_as_people_do(tmp_path, capsys):
+    out = tmp_path / "knn.json"
+    sets = ["--data", "scenes:30:32:0", "--val", "scenes:15:32:1", "--size", "32", "--workers", "0"]
+    assert main(["evaluate", "knn", "pixels", *sets, "--k", "3,7", "--json", str(out)]) == 0
+    assert [*json.loads(out.read_text())["scores"]] == ["k=3", "k=7"]
+    assert main(["evaluate", "knn", "pixels", *sets, "--k", "three"]) == 2
+    assert "--k cannot be 'three'; wanted: int" in capsys.readouterr().err

@@ -4,8 +4,8 @@ import dataclasses
 import difflib
 import re
 from argparse import SUPPRESS, Action, HelpFormatter
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -41,7 +41,7 @@ def kind_of(type_name: str | None) -> str:
         "int": "N",
         "float": "X",
         "str": "TEXT",
-        "tuple": "[A,B,...]",
+        "tuple": "A,B,...",
         "Mapping": "{NAME: VALUE,...}",
     }
     return next((kind for name, kind in kinds.items() if type_name.startswith(name)), type_name)
@@ -56,11 +56,30 @@ class Parser(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise ValueError(explain(message, self.options()))
 
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **more: Any) -> Any:  # type: ignore[override]
+        """As jsonargparse, and lists may be given as people do: `--k 10,20` is `--k [10,20]`."""
+        lists = {name for action in self._actions if is_list(action) for name in action.option_strings}
+        return super().parse_args([bracketed(word, lists) for word in args or ()], *rest, **more)
+
     def options(self) -> list[str]:
         return [shown(name) for action in self._actions for name in action.option_strings if name.startswith("--")]
 
     def format_help(self, formatter: HelpFormatter | None = None) -> str:
         return re.sub(r"  --print-config.*?(?=\n  --)", "", super().format_help(formatter), flags=re.DOTALL)
+
+
+def is_list(action: Action) -> bool:
+    """Whether the values of an option are several."""
+    hint = getattr(action, "_typehint", None)
+    return any(get_origin(kind) is tuple for kind in (hint, *get_args(hint)))
+
+
+def bracketed(argument: str, lists: Collection[str]) -> str:
+    """The argument, with brackets about the value of an option that is a list."""
+    name, equals, value = argument.partition("=")
+    if name not in lists or not equals or value.startswith(("[", "(")) or value in ("null", ""):
+        return argument
+    return f"{name}=[{value}]"
 
 
 def shown(option: str) -> str:

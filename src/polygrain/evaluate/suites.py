@@ -23,7 +23,7 @@ def knn(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
 
 
 def linear(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
-    return evaluate_linear(model, data, val, LinearSettings(epochs=30, **shared))
+    return evaluate_linear(model, data, val, LinearSettings(**shared))
 
 
 def tenth(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
