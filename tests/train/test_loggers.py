@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from polygrain.train import logging
 from polygrain.train.logging import Log
 
 RECORDS: list[dict[str, float | int | str]] = [
@@ -26,3 +27,13 @@ def test_tensorboard_gets_every_number_of_every_record_at_its_step(tmp_path: Pat
     assert [event.value for event in events.Scalars("instance/info_nce")] == [1.25, 1.0]
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert lines == [{"step": step, **record} for step, record in zip((10, 20), RECORDS, strict=True)]
+
+
+def test_a_logger_that_does_not_come_up_is_told_in_one_line(tmp_path, monkeypatch):
+    class Offline:
+        def __init__(self, run):
+            raise RuntimeError("no route\nto host")
+
+    monkeypatch.setitem(logging.SINKS, "wandb", Offline)
+    with pytest.raises(ValueError, match="--loggers wandb cannot start: no route to host"):
+        Log(tmp_path, steps=20, start=0, loggers=["wandb"])

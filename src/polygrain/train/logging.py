@@ -53,13 +53,15 @@ class WandB:
 
 
 class MLflow:
-    """MLflow tracking (extra `mlflow`)."""
+    """MLflow tracking (extra `mlflow`): to $MLFLOW_TRACKING_URI, else to a data base in the run folder."""
 
     def __init__(self, run: Path) -> None:
         try:
             import mlflow
         except ImportError as error:
             raise ValueError("--loggers mlflow needs its package: pip install 'polygrain[mlflow]'") from error
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            mlflow.set_tracking_uri(f"sqlite:///{(run / 'mlflow.db').absolute()}")
         mlflow.set_experiment("polygrain")
         mlflow.start_run(run_name=run.name)
         self._mlflow = mlflow
@@ -73,6 +75,21 @@ SINKS: Mapping[str, type[TensorBoard] | type[WandB] | type[MLflow]] = {
     "wandb": WandB,
     "mlflow": MLflow,
 }
+
+
+def started(name: str, run: Path) -> Sink:
+    """A logger that is ready.
+
+    Raises:
+        ValueError: when its package is missing or does not come up, in one line.
+    """
+    try:
+        return SINKS[name](run)
+    except ValueError:
+        raise
+    except Exception as error:  # their own classes, of packages that are not imported here
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(f"--loggers {name} cannot start: {reason}") from error
 
 
 def _numbers(record: Record) -> dict[str, float]:
@@ -94,7 +111,7 @@ class Log:
         self._unwritten: list[str] = []
         if dropped := cut_after(self._path, start):
             self.say(f"the log loses {dropped} lines after step {start}: they will be written again")
-        self._sinks: list[Sink] = [SINKS[name](run) for name in loggers]
+        self._sinks: list[Sink] = [started(name, run) for name in loggers]
         self._terminal = sys.stderr.isatty()
         self._bar: Any = tqdm(total=steps, initial=start, unit="step", disable=not self._terminal, dynamic_ncols=True)
         self._steps, self._shown = steps, start
