@@ -43,6 +43,7 @@ from polygrain.evaluate.linear import linear_probe
 from polygrain.evaluate.metrics import confusion_matrix, segmentation_scores
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.segmentation.patches import Segmented, patch_shares, segment, train_patch_head
+from polygrain.evaluate.settings.heads import HeadRecipe
 from polygrain.methods import METHODS
 from polygrain.parts.encoder import Encoder
 from polygrain.train.alarm import FEATURES
@@ -53,6 +54,9 @@ from polygrain.train.setup import Result, pretrain
 SIZE = 40  # pixels: of the large crops
 WHOLE = 48  # pixels: of the whole image when it is evaluated
 SCENE = (120, 160)  # pixels: of a whole street scene when it is segmented
+PROBE = HeadRecipe(
+    learning_rates=(0.02, 0.05, 0.2, 0.5, 2.0, 5.0, 20.0), augmentation="none", epochs=50, head_batch_size=256
+)
 EPOCHS, BATCH = 3, 32
 # a convolution and a pooling make the patches, from which short runs learn much more than from a plain projection; the
 # class token is there for the methods that need one, and the mean over patches is the image's vector
@@ -218,11 +222,10 @@ def scores(encoder: Encoder | RawPixels, given: argparse.Namespace) -> dict[str,
     if given.coarse:
         coarse, coarse_val = map(labels, given.coarse)
         found["knn coarse"] = knn_scores(bank, coarse, queries, coarse_val, classes=1 + int(coarse.max()))["k=20"]
-    rates = (0.02, 0.05, 0.2, 0.5, 2.0, 5.0, 20.0)
     probed = linear_probe(
-        bank, fine, queries, fine_val, classes=1 + int(fine.max()), learning_rates=rates, epochs=50, batch_size=256
+        {"pooled": bank}, fine, {"pooled": queries}, fine_val, classes=1 + int(fine.max()), recipe=PROBE
     )
-    found["linear fine"] = {**probed.scores, "learning_rate": probed.chosen}
+    found["linear fine"] = {**probed.scores(0), "learning_rate": float(probed.name)}
     if given.segmentation:
         found["segmentation"] = segmentation(encoder, Path(given.segmentation))
     return found

@@ -3,11 +3,11 @@
     python -m benchmarks.method_step [--methods mugs dino ...] [--encoder vit_tiny_64] [--batch-size 16] [--steps 5]
 
 The same encoder, batch and two large crops for all (MAE and supervised training see one, by nature; MoCo v2 and PCL
-encode one with each network; Mugs' student and teacher see two each), no small crops, and the papers' sizes of heads,
-prototypes and queues. Each method is a process of its own, on one thread, without loading of images: forward, backward,
-clipping, optimizer and teacher, median of the steps after one to warm up. Memory is the peak of the process, less what
-it held before the method was built. What methods do before an epoch (the k-means of DeepCluster-v2 and PCL) is done
-once, and not timed.
+encode one with each network; InfoMin sees nine pieces besides; Mugs' student and teacher see two each), no small
+crops, and the papers' sizes of heads, prototypes and queues. Each method is a process of its own, on one thread,
+without loading of images: forward, backward, clipping, optimizer and teacher, median of the steps after one to warm up.
+Memory is the peak of the process, less what it held before the method was built. What methods do before an epoch (the
+k-means of DeepCluster-v2 and PCL) is done once, and not timed.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.schedules import RunLength, Time
 from polygrain.train.optimizers import build_optimizer, clip_gradients, set_schedules
 
-IMAGES = 2048
+IMAGES = 4096
 CLASSES = 1000
 
 
@@ -58,7 +58,7 @@ def measure(name: str, encoder_name: str, size: int, batch_size: int, steps: int
     torch.manual_seed(0)
     before = resident()
     known = {field.name for field in dataclasses.fields(METHODS[name])}
-    wanted = {"large_size": size, "small_crops": 0, "classes": CLASSES}
+    wanted = {"large_size": size, "small_size": size // 4, "small_crops": 0, "classes": CLASSES}
     settings = METHODS[name](**{option: value for option, value in wanted.items() if option in known})
     method = settings.build(Encoder(EncoderSettings(name=encoder_name, position="dino"))).train()
     method.prepare(IMAGES)
