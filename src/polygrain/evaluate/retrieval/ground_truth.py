@@ -62,7 +62,7 @@ def read_ground_truth(path: str | os.PathLike[str]) -> GroundTruth:
     try:
         with path.open("rb") as file:
             content = json.load(file) if path.suffix == ".json" else _Plain(file).load()
-    except (ValueError, pickle.UnpicklingError, EOFError, IndexError, KeyError, AttributeError) as error:
+    except (ValueError, pickle.UnpicklingError, EOFError, IndexError, KeyError, AttributeError, MemoryError) as error:
         raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
     try:
         database, queries = ([str(name) for name in content[key]] for key in ("imlist", "qimlist"))
