@@ -77,7 +77,7 @@ DEAD: dict[str, tuple[str, dict[str, Any], str]] = {
 
 READINGS = (
     "key_spread", "target_spread", "embedding_std", "prediction_spread", "puzzle_spread", "variance", "code_entropy",
-    "teacher_entropy", "perplexity", "largest_cluster",
+    "teacher_entropy", "perplexity", "largest_cluster", "score_spread", "embedding_spread",
 )  # fmt: skip
 
 
