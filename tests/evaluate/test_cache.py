@@ -4,6 +4,7 @@ import torch
 from PIL import Image
 
 from polygrain import distributed
+from polygrain.data.scenes import Scenes
 from polygrain.data.sources import open_images
 from polygrain.evaluate import cache
 from polygrain.evaluate.features import Views
@@ -150,3 +151,22 @@ def test_several_processes_without_a_cache_are_refused(folder, monkeypatch):
             np.arange(10),
             FeatureSettings(cache="none", workers=0),
         )
+
+
+def test_the_share_of_a_rank_does_not_depend_on_what_others_have_written(tmp_path, monkeypatch):
+    """A rank that looks late finds chunks of the others; between them, all chunks are still somebody's."""
+    monkeypatch.setattr(cache, "CHUNK", 2)
+    monkeypatch.setattr(cache.distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(cache.distributed, "barrier", lambda: None)
+    settings = FeatureSettings(cache=str(tmp_path), workers=0, size=16)
+    model, images = open_model("pixels"), Scenes(8, size=16)
+    views, positions = Views(images, 16), np.arange(8)
+    written, real = [], cache.write_durably
+    monkeypatch.setattr(cache, "write_durably", lambda path, write: (written.append(path.name), real(path, write)))
+    monkeypatch.setattr(cache.distributed, "rank", lambda: 0)
+    with pytest.raises(KeyError):  # the other rank has not come yet
+        cache.features(model, views, positions, settings)
+    monkeypatch.setattr(cache.distributed, "rank", lambda: 1)
+    found, _ = cache.features(model, views, positions, settings)
+    assert len(written) == len(set(written)) == 4
+    assert found.positions.tolist() == list(range(8))
