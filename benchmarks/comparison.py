@@ -8,6 +8,11 @@ folder with train.tar, val.tar, classes.json and splits.json. Each run is a proc
 FOLDER/NAME-seed.json; a run whose file is there is not repeated. --methods also takes the variants of `kinds` by name,
 and "baselines", "methods", "ablations" or "small_crops" for all of a kind. At the end `benchmarks.comparison_report`
 makes a table and a figure of all files in FOLDER.
+
+    python -m benchmarks.comparison TRAIN --tune --methods rates --out FOLDER
+
+is how the learning rates in `METHOD` were chosen: every method at each of `RATES`, trained and measured on two parts of
+TRAIN, so that nothing is chosen on VAL.
 """
 
 import argparse
@@ -35,8 +40,9 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as resizing
 
 from polygrain.data.decoding import decode
+from polygrain.data.part import Part
 from polygrain.data.photometric import IMAGENET
-from polygrain.data.sources import open_images
+from polygrain.data.sources import Images, open_images
 from polygrain.evaluate.features import extract
 from polygrain.evaluate.knn import knn_scores
 from polygrain.evaluate.linear import linear_probe
@@ -58,6 +64,8 @@ PROBE = HeadRecipe(
     learning_rates=(0.02, 0.05, 0.2, 0.5, 2.0, 5.0, 20.0), augmentation="none", epochs=50, head_batch_size=256
 )
 EPOCHS, BATCH = 3, 32
+RATES = (8e-3, 3e-3, 1e-3)  # that are tried: per 256 images
+TUNING = 2500  # images to train on and to measure with when rates are tried
 # a convolution and a pooling make the patches, from which short runs learn much more than from a plain projection; the
 # class token is there for the methods that need one, and the mean over patches is the image's vector
 ENCODER: dict[str, Any] = {
@@ -86,6 +94,9 @@ COMMON: dict[str, Any] = {
     "batch_norm_in_heads": True,
     "out": 128,
     "prototype_dim": 128,
+    "prototypes": 1024,
+    "queue_size": 2048,
+    "memory_size": 2048,
 }
 # Highest learning rates were looked at in short runs where the common one led below the untrained encoder.
 TEACHER, SLOW = {"base_lr": 4e-3}, {"base_lr": 1.5e-3}
@@ -133,6 +144,7 @@ def kinds() -> dict[str, dict[str, Kind]]:
             **{f"mugs without {term}": Kind("mugs", {}, (term,)) for term in ("instance", "local_group", "group")},
             **{f"vicregl alpha {alpha}": Kind("vicregl", {"alpha": alpha}) for alpha in (0.5, 0.9, 1.0)},
         },
+        "rates": {f"{name} at {rate:g}": Kind(name, {"base_lr": rate}) for name in METHODS for rate in RATES},
         "small_crops": {
             f"{name} with 4 small crops": Kind(name, small) for name in ("mugs", "dino", "swav", "vicregl")
         },
@@ -167,22 +179,31 @@ def options_of(kind: Kind) -> dict[str, Any]:
 def run(name: str, kind: Kind, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """Trains and evaluates; what goes into the run's file."""
     torch.set_num_threads(1)
-    images = open_images(given.train)
+    train, val = sets(given)
     found: dict[str, Any] = {"name": name, "trained": kind.trained, "seed": seed, "hardware": hardware()}
     if not kind.trained:
         encoder = baseline(name, kind, settings_of(kind, given.train, given.out, seed))
     else:
         folder = Path(tempfile.mkdtemp(prefix="comparison-"))
-        began = time.perf_counter()
-        result = pretrain(settings_of(kind, given.train, folder, seed), options_of(kind), None, images)
-        seconds = time.perf_counter() - began
-        seen = len(images) // BATCH * BATCH * EPOCHS
+        began = time.process_time()
+        result = pretrain(settings_of(kind, given.train, folder, seed), options_of(kind), None, train)
+        seconds = time.process_time() - began  # of one core, whatever else runs
+        seen = len(train) // BATCH * BATCH * EPOCHS
         found |= {"images_seen": seen, "seconds": seconds, "images_per_second": seen / seconds, **facts(result)}
         shutil.rmtree(folder)
         encoder = result.encoder
-    began = time.perf_counter()
-    found["scores"] = scores(encoder, given)
-    return {**found, "evaluation_seconds": time.perf_counter() - began}
+    began = time.process_time()
+    found["scores"] = scores(encoder, train, val, given)
+    return {**found, "evaluation_seconds": time.process_time() - began}
+
+
+def sets(given: argparse.Namespace) -> tuple[Images, Images]:
+    """Images to train and fit on, and images to test on."""
+    train = open_images(given.train)
+    if not given.tune:
+        return train, open_images(given.val)
+    order = np.random.default_rng(0).permutation(len(train))
+    return Part(train, order[:TUNING]), Part(train, order[TUNING : 2 * TUNING])
 
 
 def baseline(name: str, kind: Kind, settings: PretrainSettings) -> Encoder | RawPixels:
@@ -212,15 +233,16 @@ def facts(result: Result) -> dict[str, Any]:
     }
 
 
-def scores(encoder: Encoder | RawPixels, given: argparse.Namespace) -> dict[str, dict[str, float]]:
+def scores(
+    encoder: Encoder | RawPixels, train: Images, val: Images, given: argparse.Namespace
+) -> dict[str, dict[str, float]]:
     """kNN, linear probe and segmentation on frozen features."""
-    train, val = open_images(given.train), open_images(given.val)
     bank = extract(encoder, train, size=WHOLE, resize=WHOLE, batch_size=BATCH).pooled
     queries = extract(encoder, val, size=WHOLE, resize=WHOLE, batch_size=BATCH).pooled
-    fine, fine_val = labels(given.train), labels(given.val)
+    fine, fine_val = labels(train), labels(val)
     found = {"knn fine": knn_scores(bank, fine, queries, fine_val, classes=1 + int(fine.max()))["k=20"]}
     if given.coarse:
-        coarse, coarse_val = map(labels, given.coarse)
+        coarse, coarse_val = (labels(open_images(data)) for data in given.coarse)
         found["knn coarse"] = knn_scores(bank, coarse, queries, coarse_val, classes=1 + int(coarse.max()))["k=20"]
     probed = linear_probe(
         {"pooled": bank}, fine, {"pooled": queries}, fine_val, classes=1 + int(fine.max()), recipe=PROBE
@@ -231,8 +253,8 @@ def scores(encoder: Encoder | RawPixels, given: argparse.Namespace) -> dict[str,
     return found
 
 
-def labels(data: str) -> Tensor:
-    found = open_images(data).labels()
+def labels(images: Images) -> Tensor:
+    found = images.labels()
     assert found is not None
     return torch.from_numpy(found)
 
@@ -286,7 +308,8 @@ def hardware() -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("train")
-    parser.add_argument("--val", required=True)
+    parser.add_argument("--val")
+    parser.add_argument("--tune", action="store_true", help="train and measure on two parts of TRAIN")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--methods", nargs="+", default=["baselines", "methods"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -294,6 +317,8 @@ def main() -> None:
     parser.add_argument("--segmentation")
     parser.add_argument("--here", action="store_true", help="run in this process, and make no table")
     given = parser.parse_args()
+    if bool(given.val) == given.tune:
+        parser.error("say --val VAL, or --tune")
     given.out.mkdir(parents=True, exist_ok=True)
     known = {name: kind for group in kinds().values() for name, kind in group.items()}
     names = [name for wanted in given.methods for name in kinds().get(wanted, [wanted])]

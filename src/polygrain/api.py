@@ -73,15 +73,16 @@ def measure(protocol: str, model: Any, data: Any, val: Any = None, **options: An
     return result
 
 
-def compare(models: Sequence[Any], data: Any, val: Any = None, **settings: Any) -> Comparison:
+def compare(models: Sequence[Any], data: Any, val: Any = None, split: str | None = None, **settings: Any) -> Comparison:
     """Several models under the same protocols, with paired intervals; the same choices as `polygrain compare`.
 
     `print(polygrain.compare(["random:vit_small_64", "runs/first"], "labelled/").table())`
 
     Args:
+        split: for segmentation, lists of names.
         settings: any field of `CompareSettings`.
 
     Raises:
         ValueError: for fewer than two models, or when something handed in cannot be used.
     """
-    return run_suite(models, data, val, CompareSettings(**settings))
+    return run_suite(models, data, val, split, CompareSettings(**settings))

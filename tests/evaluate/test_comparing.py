@@ -6,25 +6,12 @@ import numpy as np
 import pytest
 
 from polygrain.cli import main
-from polygrain.evaluate.comparing import Comparison, Difference, compare, paired_interval
+from polygrain.evaluate.comparing import Comparison, Difference, compare
 from polygrain.evaluate.result import Result
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.comparing import CompareSettings
 from tests.evaluate.fakes import Coloured
-
-
-def test_a_paired_interval_is_the_normal_one_for_many_pairs():
-    """Mean and 1.96 standard errors of the differences, by the central limit theorem."""
-    random = np.random.default_rng(0)
-    differences = random.choice([-1.0, 0.0, 1.0], size=20_000, p=[0.1, 0.7, 0.2])
-    mean, low, high = paired_interval(differences)
-    error = differences.std() / np.sqrt(len(differences))
-    assert mean == pytest.approx(differences.mean())
-    assert low == pytest.approx(mean - 1.96 * error, abs=0.2 * error)
-    assert high == pytest.approx(mean + 1.96 * error, abs=0.2 * error)
-
-
-def test_pairs_that_always_agree_leave_no_doubt():
-    assert paired_interval(np.zeros(50)) == (0, 0, 0)
+from tests.evaluate.segmentation.shapes import write
 
 
 @pytest.mark.parametrize(
@@ -42,7 +29,7 @@ def result(fingerprinted, share):
         facts={"k": fingerprinted},
         model={},
         details={},
-        items={"k=20": np.ones(4)},
+        items={"k=20": Sample(np.ones(4))},
     )
 
 
@@ -75,3 +62,30 @@ def test_a_model_is_compared_with_the_first_on_the_same_images():
 def test_one_model_is_no_comparison(capsys, tmp_path):
     assert main(["compare", "pixels", "--data", str(tmp_path)]) == 2
     assert "give two or more" in capsys.readouterr().err
+
+
+def test_segmentation_is_compared_scene_by_scene(tmp_path, capsys):
+    train, val = write(tmp_path / "train", 10), write(tmp_path / "val", 6, seed=1)
+    models = ["random:vit_mini_64", "pixels"]
+    options = ["--suite", "segmentation", "--data", str(train), "--val", str(val), "--size", "32", "--workers", "0"]
+    assert main(["compare", *models, *options, "--json", str(tmp_path / "found.json")]) == 0
+    told = json.loads((tmp_path / "found.json").read_text())
+    for found, place in zip(told["differences"], (0, 1), strict=True):
+        one, other = (told["results"][model][place]["scores"] for model in models)
+        row = "linear" if place == 0 else "chosen"
+        assert found["mean"] == pytest.approx(other[row]["miou"] - one[row]["miou"])
+        assert found["low"] <= found["mean"] <= found["high"]
+    assert "pixels against random:vit_mini_64, segment_linear linear: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--suite", "segmentation", "--readout", "mean"], "readout is mean; segmentation prepares images"),
+        (["--suite", "segmentation", "--test-share", "0.5"], "test_share is 0.5; segmentation prepares images"),
+        (["--split", "splits.json"], "split is 'splits.json', which the suite quick does not take"),
+    ],
+)
+def test_an_option_that_a_suite_does_not_take_is_refused(options, told, tmp_path, capsys):
+    assert main(["compare", "pixels", "random:vit_mini_64", "--data", str(tmp_path), *options]) == 2
+    assert told in capsys.readouterr().err

@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_result():
     settings = LinearSettings(learning_rates=(0.1, 1.0), epochs=3, size=16, workers=0)
     first, second = (evaluate_linear("pixels", *train_and_val(), settings) for _ in range(2))
     assert first.json() == second.json()
-    assert first.items["linear"].tolist() == second.items["linear"].tolist()
+    assert first.items["linear"].values.tolist() == second.items["linear"].values.tolist()
 
 
 def test_an_untrained_encoder_follows_the_seed():

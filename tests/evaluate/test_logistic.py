@@ -196,7 +196,7 @@ def test_a_few_shots_tell_colours_apart_and_a_small_class_is_told(classifier):
     result = evaluate_few_shot("pixels", Coloured(labels, seed=1), Coloured(labels[-20:], seed=2), settings)
     assert min(result.scores["5 shots"]["top1"], result.scores["1 shot"]["top1"]) > 0.8
     assert any("smallest class has 2 images, fewer than 5" in note for note in result.notes)
-    assert result.items["1 shot"].mean() == pytest.approx(result.scores["1 shot"]["top1"])
+    assert result.items["1 shot"].values.mean() == pytest.approx(result.scores["1 shot"]["top1"])
 
 
 @pytest.mark.parametrize("classifier", ["centroid", "knn", "logistic"])

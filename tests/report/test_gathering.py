@@ -17,6 +17,7 @@ from polygrain.evaluate.features import Views, extract
 from polygrain.evaluate.models import open_model
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.profile import Grain, Profile
+from polygrain.evaluate.sampling import Sample
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.report import codes
 from polygrain.report.explorer import angles, duplicates, outliers
@@ -252,7 +253,11 @@ def test_a_network_without_attention_is_left_out_and_named():
 
 
 def test_the_profile_draws_a_bar_for_each_number_as_high_as_it_says():
-    grains = (Grain("region", 0.5, 0.4, 0.6, 0.1, "about regions"), Grain("fine", 1.0, 1.0, 1.0, 0.2, "about <fine>"))
+    sample = Sample(np.zeros(1))
+    grains = (
+        Grain("region", 0.5, 0.4, 0.6, 0.1, "about regions", sample),
+        Grain("fine", 1.0, 1.0, 1.0, 0.2, "about <fine>", sample),
+    )
     section = profile_section(["a", "b & c"], [Profile("a", grains, {}, ()), Profile("b", grains[:1], {}, ("odd",))])
     assert section.body.count("<rect") == 3
     assert "height=112.0" in section.body  # half of 250 - 26

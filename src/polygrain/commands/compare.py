@@ -14,18 +14,19 @@ def compare(arguments: list[str]) -> None:
         models.append(arguments.pop(0))
     parser = Parser(
         prog="polygrain compare",
-        usage="polygrain compare MODEL MODEL ... --data IMAGES [--val IMAGES] [--suite quick|full] [options]",
+        usage="polygrain compare MODEL MODEL ... --data IMAGES [--val IMAGES] [--suite SUITE] [options]",
         description=(
             "Runs the same protocols on several models (run folders, backbone files, timm:NAME, random:NAME, pixels) "
             "and tells how each differs from the first, with paired 95 % intervals."
         ),
     )
-    parser.add_argument("--data", type=str, required=True, help="Labelled images: folder or shards.")
-    parser.add_argument("--val", type=str, help="Labelled images to test on. (default: a share of --data)")
+    parser.add_argument("--data", type=str, required=True, help="Images with labels or with masks: folder or shards.")
+    parser.add_argument("--val", type=str, help="Images to test on. (default: a share of --data)")
+    parser.add_argument("--split", type=str, help="For segmentation: lists of names, as splits.json:NAME.")
     parser.add_argument("--json", type=str, help="Also write all results with their protocols to this file.")
     parser.add_class_arguments(CompareSettings)
     given = parser.parse_args(typed(arguments, (), flags_of(CompareSettings)), defaults=False).as_dict()
-    data, val, out = given.pop("data"), given.pop("val", None), given.pop("json", None)
+    data, val, split, out = (given.pop(name, None) for name in ("data", "val", "split", "json"))
     check_folder_of(out)
     settings = CompareSettings(**given)
 
@@ -33,7 +34,7 @@ def compare(arguments: list[str]) -> None:
     from polygrain.evaluate.comparing import compare as run
 
     with joined():
-        found = run(models, data, val, settings)
+        found = run(models, data, val, split, settings)
         if rank() > 0:
             return
         print(found.table())

@@ -5,19 +5,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from polygrain.data.part import stratified
 from polygrain.data.sources import Images, open_images
-from polygrain.evaluate.metrics import RESAMPLES
 from polygrain.evaluate.models import open_model
 from polygrain.evaluate.result import Result, aligned
-from polygrain.evaluate.settings import FeatureSettings
 from polygrain.evaluate.settings.comparing import CompareSettings
-from polygrain.evaluate.suites import SUITES
-
-AT_ONCE = 50  # resamples drawn together
+from polygrain.evaluate.suites import SUITES, Sets
 
 
 class Difference(NamedTuple):
@@ -76,12 +69,15 @@ class Line(NamedTuple):
     fingerprint: str
 
 
-def compare(models: Sequence[Any], data: Any, val: Any = None, settings: CompareSettings | None = None) -> Comparison:
+def compare(
+    models: Sequence[Any], data: Any, val: Any = None, split: str | None = None, settings: CompareSettings | None = None
+) -> Comparison:
     """Runs the protocols of a suite on every model, on the same images.
 
     Args:
         models: what `open_model` takes; the first is what the others are compared with.
-        data: labelled images; `val`: those to test on, by default a share of each class of `data`.
+        data: labelled images; `val`: those to test on, by default a share of each class of `data`. For segmentation,
+            images with masks, split by `val` or by the lists of `split`, see `open_train_and_val`.
 
     Raises:
         ValueError: for fewer than two models, or when something handed in cannot be used.
@@ -90,12 +86,11 @@ def compare(models: Sequence[Any], data: Any, val: Any = None, settings: Compare
     names = [model if isinstance(model, str) else f"model {i}" for i, model in enumerate(models, 1)]
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise ValueError(f"{len(names)} models named {', '.join(names) or '-'}; give two or more, each once")
-    train, test, notes = _sets(data, val, settings)
+    sets, notes = _sets(data, val, split, settings)
     size, told = _common_size(models, names, settings)
-    shared = {field.name: getattr(settings, field.name) for field in dataclasses.fields(FeatureSettings)}
-    shared["size"] = size
+    shared = settings.shared() | {"size": size}
     results = {
-        name: [run(model, train, test, shared) for run in SUITES[settings.suite]]
+        name: [run(model, sets, shared) for run in SUITES[settings.suite].runs]
         for name, model in zip(names, models, strict=True)
     }
     first = results[names[0]]
@@ -109,23 +104,11 @@ def compare(models: Sequence[Any], data: Any, val: Any = None, settings: Compare
     return Comparison(results=results, differences=differences, notes=(*notes, *told))
 
 
-def paired_interval(differences: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of (n,) differences of pairs, and its 95 % interval from 1,000 bootstrap resamples of the pairs."""
-    values, counts = np.unique(differences, return_counts=True)
-    random = np.random.default_rng(seed)
-    means = [
-        random.multinomial(len(differences), counts / len(differences), AT_ONCE) @ values / len(differences)
-        for _ in range(RESAMPLES // AT_ONCE)
-    ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(differences.mean()), float(low), float(high)
-
-
 def _differences(model: str, one: Result, other: Result, seed: int) -> list[Difference]:
     return [
-        Difference(model, _measure(one, row), *paired_interval(other.items[row] - items, seed=seed))
-        for row, items in one.items.items()
-        if len(items) == len(other.items[row])
+        Difference(model, _measure(one, row), *other.items[row].gain(sample, seed=seed))
+        for row, sample in one.items.items()
+        if row in other.items and len(sample.values) == len(other.items[row].values)
     ]
 
 
@@ -142,23 +125,29 @@ def _cells(found: Sequence[Result]) -> dict[Line, str]:
     }
 
 
-def _sets(data: Any, val: Any, settings: CompareSettings) -> tuple[Any, Any, list[str]]:
+def _sets(data: Any, val: Any, split: str | None, settings: CompareSettings) -> tuple[Sets, list[str]]:
+    if settings.suite == "segmentation":
+        return Sets(data, val, split), []
+    if split is not None:
+        raise ValueError(f"split is {split!r}, which the suite {settings.suite} does not take; give --val")
     if val is not None:
-        return data, val, []
+        return Sets(data, val), []
     images: Images = open_images(data)
     train, test = stratified(images, settings.test_share, settings.seed)
     note = f"no --val: tested on {len(test):,} images, {settings.test_share:.0%} of each class of --data"
-    return train, test, [note]
+    return Sets(train, test), [note]
 
 
 def _common_size(models: Sequence[Any], names: Sequence[str], settings: CompareSettings) -> tuple[int, list[str]]:
     """One side for all models, since scores at different sizes cannot stand in one column."""
     opened = [open_model(model) for model in models]
-    size = settings.size or max(model.image_size for model in opened)
-    for model in opened:
-        model.encoder.check_size(size)
-    own = {name: model.image_size for name, model in zip(names, opened, strict=True) if model.image_size != size}
+    sides = {name: SUITES[settings.suite].size_of(model) for name, model in zip(names, opened, strict=True)}
+    size = settings.size or max(sides.values())
+    if settings.suite != "segmentation":  # which fills images up to whole patches
+        for model in opened:
+            model.encoder.check_size(size)
+    own = {name: side for name, side in sides.items() if side != size}
     if not own or settings.size:
         return size, []
     different = ", ".join(f"{name} {side} px" for name, side in own.items())
-    return size, [f"all models see {size} px; trained at another size: {different}; --size chooses"]
+    return size, [f"all models see {size} px; the usual size of others: {different}; --size chooses"]

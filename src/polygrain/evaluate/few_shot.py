@@ -12,6 +12,7 @@ from polygrain.evaluate.labelled import labelled_features, summary
 from polygrain.evaluate.metrics import Scores, classification_scores, right
 from polygrain.evaluate.regression import fit_logistic
 from polygrain.evaluate.result import Result
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings import FewShotSettings
 from polygrain.evaluate.subsets import per_class
 from polygrain.losses.neighbours import knn_predict
@@ -50,7 +51,7 @@ def evaluate_few_shot(model: Any, data: Any, val: Any, settings: FewShotSettings
         found = [classification_scores(ranked, seen.val_labels, seed=settings.seed) for ranked in draws]
         name = f"{shots} shot{'s' * (shots > 1)}"
         scores[name], each[name] = over_draws(found), [score["top1"] for score in found]
-        items[name] = np.mean([right(ranked, seen.val_labels) for ranked in draws], axis=0)
+        items[name] = Sample(np.mean([right(ranked, seen.val_labels) for ranked in draws], axis=0))
     notes = seen.notes
     if max(settings.shots) > smallest:
         notes += (f"the smallest class has {smallest} images, fewer than {max(settings.shots)}: all of them are taken",)

@@ -8,6 +8,7 @@ from torch import Tensor
 from polygrain.evaluate.labelled import labelled_features, summary
 from polygrain.evaluate.metrics import Scores, classification_scores, right
 from polygrain.evaluate.result import Result
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings import KnnSettings
 from polygrain.losses.neighbours import knn_predict
 
@@ -45,7 +46,7 @@ def evaluate_knn(model: Any, data: Any, val: Any, settings: KnnSettings | None =
         details=seen.details,
         notes=notes,
         about=summary(seen),
-        items={k: right(rows, seen.val_labels) for k, rows in by_k.items()},
+        items={k: Sample(right(rows, seen.val_labels)) for k, rows in by_k.items()},
     )
 
 

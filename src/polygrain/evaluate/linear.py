@@ -14,6 +14,7 @@ from polygrain.evaluate.metrics import right
 from polygrain.evaluate.probing import head_names, look
 from polygrain.evaluate.readouts import IN_WORDS, columns, covering
 from polygrain.evaluate.result import Result
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings import LinearSettings, Readout
 from polygrain.evaluate.settings.heads import HeadRecipe
 from polygrain.evaluate.sweep import train_heads
@@ -58,7 +59,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         details={**seen.details, "learning_rate": rate, **choosing.details()},
         notes=notes,
         about=summary(seen),
-        items={"linear": right(choosing.ranked, seen.val_labels)},
+        items={"linear": Sample(right(choosing.ranked, seen.val_labels))},
     )
 
 

@@ -12,6 +12,7 @@ from polygrain.evaluate.labelled import labelled_features, summary
 from polygrain.evaluate.metrics import classification_scores, right
 from polygrain.evaluate.regression import Classifier, fit_logistic, fit_ridge
 from polygrain.evaluate.result import Result
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings import LogisticSettings
 from polygrain.evaluate.subsets import Choice
 
@@ -77,7 +78,7 @@ def evaluate_logistic(model: Any, data: Any, val: Any, settings: LogisticSetting
         },
         notes=notes,
         about=summary(seen),
-        items={settings.form: right(ranked, seen.val_labels)},
+        items={settings.form: Sample(right(ranked, seen.val_labels))},
     )
 
 

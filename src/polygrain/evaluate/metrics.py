@@ -45,14 +45,6 @@ def bootstrap_interval(share: float, count: int, *, seed: int = 0) -> tuple[floa
     return float(low), float(high)
 
 
-def mean_interval(values: NDArray[np.float64], *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of the values (n,) of independent items, from 1,000 bootstrap resamples of them."""
-    random = np.random.default_rng(seed)
-    means = [values[random.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
-
-
 def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int, *, ignore: int | None = None) -> Tensor:
     """Counts (C, C) with true classes in rows, of tensors of any one shape; what is truly `ignore` does not count."""
     predicted, truth = predicted.flatten().long(), truth.flatten().long()

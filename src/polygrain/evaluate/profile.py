@@ -14,9 +14,9 @@ from torch import Tensor
 
 from polygrain.data.images import Images
 from polygrain.evaluate.labelled import constant
+from polygrain.evaluate.sampling import Floats, Sample
 from polygrain.evaluate.settings.unlabelled import LookSettings
 from polygrain.evaluate.unlabelled.instance import found
-from polygrain.evaluate.unlabelled.intervals import Estimate, Floats, over_images
 from polygrain.evaluate.unlabelled.looking import Looked, Opened, look, open_and_draw
 from polygrain.evaluate.unlabelled.neighbourhood import neighbour_lists, overlap
 from polygrain.losses.neighbours import Neighbours, nearest, ranked_classes, weighted_votes
@@ -36,6 +36,7 @@ class Grain(NamedTuple):
     high: float
     chance: float  # what features without information give
     about: str  # one line: what was measured
+    sample: Sample  # what it was measured on
 
 
 class Profile(NamedTuple):
@@ -108,14 +109,14 @@ def profile_of(opened: Opened, looked: Looked, settings: LookSettings) -> list[G
     grains = []
     if len(seen) and rows * columns > 1:
         about = f"patches of a crop that find their place among the {rows * columns} of another crop of the image"
-        grains.append(_grain("region", over_images(seen.numpy(), seed=seed), float(seen[:, 1].mean()), about))
+        grains.append(_grain("region", Sample(seen.numpy()), float(seen[:, 1].mean()), about, seed))
     own = np.mean([found(view, plain) for view in looked.views.unbind(1)], axis=0)
     about = f"random crops in random colours that find their image among {len(plain):,}"
-    grains.append(_grain("instance", over_images(own, seed=seed), 1 / len(plain), about))
+    grains.append(_grain("instance", Sample(own), 1 / len(plain), about, seed))
     k = min(settings.neighbours, len(plain) - 1)
     kept = kept_neighbours(looked.views, plain, k)
     about = f"of the {k} nearest images, those that stay when an image is cropped and recoloured at random"
-    grains.append(_grain("neighbourhood", over_images(kept, seed=seed), k / (len(plain) - 1), about))
+    grains.append(_grain("neighbourhood", Sample(kept), k / (len(plain) - 1), about, seed))
     return grains
 
 
@@ -149,12 +150,12 @@ def knn_grain(name: str, features: Tensor, labels: NDArray[np.int64]) -> Grain:
     right = (ranked_classes(votes, 1)[:, 0] == truth).double().numpy()
     shares = torch.bincount(truth).double() / len(truth)
     about = f"images of {int((shares > 0).sum())} classes whose {k} nearest other images vote for their class"
-    return _grain(name, over_images(right), float(shares.max()), about)
+    return _grain(name, Sample(right), float(shares.max()), about)
 
 
 def _digest(labels: NDArray[np.int64]) -> str:
     return hashlib.blake2b(labels.astype(np.int64).tobytes(), digest_size=16).hexdigest()
 
 
-def _grain(name: str, estimate: Estimate, chance: float, about: str) -> Grain:
-    return Grain(name, *estimate, chance, about)
+def _grain(name: str, sample: Sample, chance: float, about: str, seed: int = 0) -> Grain:
+    return Grain(name, *sample.estimate(seed=seed), chance, about, sample)

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from polygrain.evaluate.metrics import Scores
+from polygrain.evaluate.sampling import Sample
 
 PACKAGES = ("polygrain", "torch", "torchvision", "timm", "numpy", "pillow")
 HEADINGS = {"top1": "top-1", "top5": "top-5", "per_class": "class mean", "miou": "mIoU", "pixel_accuracy": "pixels"}
@@ -35,8 +33,8 @@ class Result:
         notes: what a reader must know about this one evaluation.
         plain: metrics that are no shares.
         about: one line under the table: what the scores are of.
-        items: by row, what each item of the test contributes to its first metric, in order: what two models can be
-            compared by in pairs. Not written to JSON.
+        items: by row, the sample its first metric comes from: what two models can be compared by in pairs. Not written
+            to JSON.
     """
 
     protocol: str
@@ -48,7 +46,7 @@ class Result:
     notes: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     about: str = ""
-    items: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    items: Mapping[str, Sample] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def fingerprint(self) -> str:

@@ -1,52 +1,86 @@
 """The protocols that models are compared under."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from polygrain.evaluate.few_shot import evaluate_few_shot
 from polygrain.evaluate.knn import evaluate_knn
 from polygrain.evaluate.linear import evaluate_linear
 from polygrain.evaluate.logistic import evaluate_logistic
+from polygrain.evaluate.models import Model
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.retrieval.correspond import evaluate_correspond
 from polygrain.evaluate.retrieval.retrieve import evaluate_retrieve
+from polygrain.evaluate.segmentation.knn import evaluate_segment_knn
+from polygrain.evaluate.segmentation.linear import evaluate_segment_linear
+from polygrain.evaluate.segmentation.running import usual_size
 from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSettings, LogisticSettings
 from polygrain.evaluate.settings.retrieval import CorrespondSettings, RetrieveSettings
+from polygrain.evaluate.settings.segmentation import SegmentKnnSettings, SegmentLinearSettings
 from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
 from polygrain.evaluate.unlabelled.protocol import evaluate_unlabelled
 
-Run = Callable[[Any, Any, Any, Mapping[str, Any]], Result]  # of model, data, val, and the settings that all share
+
+class Sets(NamedTuple):
+    """What models are compared on: labelled images, or images with masks and the lists that split them."""
+
+    train: Any
+    test: Any
+    split: str | None = None
 
 
-def knn(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
-    return evaluate_knn(model, data, val, KnnSettings(k=(20,), **shared))
+class Suite(NamedTuple):
+    """Protocols, and the side of the images that a model is shown where none is chosen."""
+
+    runs: tuple["Run", ...]
+    size_of: Callable[[Model], int]
 
 
-def linear(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
-    return evaluate_linear(model, data, val, LinearSettings(**shared))
+Run = Callable[[Any, Sets, Mapping[str, Any]], Result]  # of model, images, and the settings that all share
 
 
-def tenth(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
-    return evaluate_logistic(model, data, val, LogisticSettings(share=0.1, **shared))
+def knn(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_knn(model, sets.train, sets.test, KnnSettings(k=(20,), **shared))
 
 
-def few_shot(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
-    return evaluate_few_shot(model, data, val, FewShotSettings(**shared))
+def linear(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_linear(model, sets.train, sets.test, LinearSettings(**shared))
 
 
-def retrieve(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
-    return evaluate_retrieve(model, val, settings=RetrieveSettings(**shared))
+def tenth(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_logistic(model, sets.train, sets.test, LogisticSettings(share=0.1, **shared))
 
 
-def correspond(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
-    return evaluate_correspond(model, val, settings=CorrespondSettings(**shared))
+def few_shot(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_few_shot(model, sets.train, sets.test, FewShotSettings(**shared))
 
 
-def unlabelled(model: Any, data: Any, val: Any, shared: Mapping[str, Any]) -> Result:
-    return evaluate_unlabelled(model, val, settings=UnlabelledSettings(**shared))
+def retrieve(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_retrieve(model, sets.test, settings=RetrieveSettings(**shared))
 
 
-SUITES: dict[str, tuple[Run, ...]] = {
-    "quick": (knn, linear),
-    "full": (knn, linear, tenth, few_shot, retrieve, correspond, unlabelled),
+def correspond(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_correspond(model, sets.test, settings=CorrespondSettings(**shared))
+
+
+def unlabelled(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_unlabelled(model, sets.test, settings=UnlabelledSettings(**shared))
+
+
+def segment_linear(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_segment_linear(model, sets.train, sets.test, sets.split, SegmentLinearSettings(**shared))
+
+
+def segment_knn(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
+    return evaluate_segment_knn(model, sets.train, sets.test, sets.split, SegmentKnnSettings(**shared))
+
+
+def trained_at(model: Model) -> int:
+    return model.image_size
+
+
+SUITES: dict[str, Suite] = {
+    "quick": Suite((knn, linear), trained_at),
+    "full": Suite((knn, linear, tenth, few_shot, retrieve, correspond, unlabelled), trained_at),
+    "segmentation": Suite((segment_linear, segment_knn), lambda model: usual_size(model.encoder.stride)),
 }

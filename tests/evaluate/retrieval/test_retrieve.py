@@ -63,7 +63,7 @@ def test_no_image_finds_itself():
     assert found.about.startswith("Vectors: 5 queries in 5 images")
     assert any("1 queries that no image answers are left out" in note for note in found.notes)
     assert found.scores["leave-one-out"]["mAP"] == pytest.approx(1.0)
-    assert len(found.items["leave-one-out"]) == 4
+    assert len(found.items["leave-one-out"].values) == 4
 
 
 def test_queries_that_are_copies_of_the_database_score_one():
@@ -80,7 +80,7 @@ def test_the_same_seed_gives_the_same_numbers():
 
 def test_images_that_cannot_be_decoded_are_left_out_aloud():
     found = score(RawPixels(), Coloured(LABELS, broken_at=(3,)))
-    assert len(found.items["leave-one-out"]) == 39
+    assert len(found.items["leave-one-out"].values) == 39
     assert any("1 images of the database cannot be decoded" in note for note in found.notes)
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from polygrain.evaluate.sampling import Sample, over_runs
 from polygrain.evaluate.unlabelled.group import balance, gaussian, grouping
 from polygrain.evaluate.unlabelled.instance import cosines_to_self_and_others, found, ignored, whitening
-from polygrain.evaluate.unlabelled.intervals import over_images, over_runs
 from polygrain.evaluate.unlabelled.neighbourhood import neighbour_lists, overlap
 from polygrain.evaluate.unlabelled.twins import near_duplicates
 from tests.evaluate.fakes import Coloured
@@ -134,7 +134,7 @@ def test_the_same_seed_groups_the_same_way():
 
 def test_the_bootstrap_interval_of_a_share_is_that_of_a_binomial():
     values = np.repeat([1.0, 0.0], [300, 700])
-    estimate = over_images(values)
+    estimate = Sample(values).estimate()
     half = 1.96 * math.sqrt(0.3 * 0.7 / 1000)
     assert estimate.value == pytest.approx(0.3)
     assert (estimate.low, estimate.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.003)

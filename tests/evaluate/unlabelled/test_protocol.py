@@ -123,7 +123,7 @@ def test_a_profile_names_its_grains_from_small_to_large():
     labels = {"fine": images.labels(), "coarse": images.labels() // 2}
     profile = granularity_profile("pixels", images, labels, LookSettings(**SMALL, size=32))
     assert [grain.name for grain in profile.grains] == ["region", "instance", "neighbourhood", "fine", "coarse"]
-    assert Grain._fields == ("name", "value", "low", "high", "chance", "about")
+    assert Grain._fields == ("name", "value", "low", "high", "chance", "about", "sample")
     assert all(0 <= grain.low <= grain.value <= grain.high <= 1 for grain in profile.grains)
     assert profile.grains[1].chance == 1 / 40
     assert profile.grains[3].chance == 1 / 4

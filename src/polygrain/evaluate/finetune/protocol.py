@@ -13,6 +13,7 @@ from polygrain.evaluate.metrics import right
 from polygrain.evaluate.models import pick_device
 from polygrain.evaluate.readouts import IN_WORDS
 from polygrain.evaluate.result import Result
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.finetune import FinetuneSettings
 from polygrain.evaluate.subsets import Choice
 from polygrain.parts.encoder import Encoder
@@ -71,7 +72,7 @@ def evaluate_finetune(model: Any, data: Any, val: Any, settings: FinetuneSetting
         },
         notes=notes,
         about=f"{about(described, facts, sets.details)}; fine-tuned on {len(trains):,} images",
-        items={"finetuned": right(choosing.ranked, choosing.labels)},
+        items={"finetuned": Sample(right(choosing.ranked, choosing.labels))},
     )
 
 

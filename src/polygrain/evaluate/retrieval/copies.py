@@ -11,13 +11,14 @@ from torch import Tensor
 
 from polygrain.data.sources import open_images
 from polygrain.evaluate.labelled import constant, describe, named
-from polygrain.evaluate.metrics import Scores, mean_interval
+from polygrain.evaluate.metrics import Scores
 from polygrain.evaluate.models import open_model
 from polygrain.evaluate.result import Result, versions
 from polygrain.evaluate.retrieval.hunting import copydays, everything, is_copydays, made
 from polygrain.evaluate.retrieval.ranking import average_precision, blocks, ranks_of, recall_at
 from polygrain.evaluate.retrieval.squeezed import POWER, see
 from polygrain.evaluate.retrieval.whitening import whitening
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.retrieval import CopiesSettings
 
 LISTED = 20  # length of a list; what stands behind counts as not found
@@ -79,8 +80,8 @@ def evaluate_copies(
         "pixels_": _search(copies.pixels[usable], database.pixels[order], relevant),
     }
     rows = {kind: np.flatnonzero(kinds == kind) for kind in dict.fromkeys(kinds.tolist())}
-    items = _by_original(found[""].precision, truth)
-    low, high = mean_interval(items, seed=settings.seed)
+    precisions = Sample(_by_original(found[""].precision, truth))
+    originals_asked = len(precisions.values)
     size = settings.size or opened.image_size
     return Result(
         protocol="copies",
@@ -91,11 +92,11 @@ def evaluate_copies(
             "95 % interval from resampled originals"
         ),
         scores={
-            "all": {**_scores(found, np.arange(len(truth)), truth), "mAP_low": low, "mAP_high": high},
+            "all": _scores(found, np.arange(len(truth)), truth) | precisions.estimate(seed=settings.seed).scores("mAP"),
             **{kind: _scores(found, places, truth) for kind, places in rows.items()},
         },
         facts={
-            "data": {"copies": len(truth), "originals": len(items), "database": len(order), "digest": hunt.digest},
+            "data": {"copies": len(truth), "originals": originals_asked, "database": len(order), "digest": hunt.digest},
             "whitening": None if white is None else white.fingerprint(),
             "preprocessing": {
                 "resize": f"squeezed to {size} px, bicubic, antialiased",
@@ -107,8 +108,8 @@ def evaluate_copies(
         model=describe(opened) | {"dimensions": queries.shape[1]},
         details={"data": named(data), "versions": versions()},
         notes=tuple(notes),
-        about=f"{opened.name}: {len(truth):,} copies of {len(items):,} originals among {len(order):,} images",
-        items={"all": items},
+        about=f"{opened.name}: {len(truth):,} copies of {originals_asked:,} originals among {len(order):,} images",
+        items={"all": precisions},
     )
 
 

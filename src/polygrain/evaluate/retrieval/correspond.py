@@ -11,10 +11,10 @@ import torch
 from polygrain.data.recipes import find_recipe
 from polygrain.data.sources import open_images
 from polygrain.evaluate.labelled import describe, named
-from polygrain.evaluate.metrics import mean_interval
 from polygrain.evaluate.models import open_model, pick_device
 from polygrain.evaluate.result import Result, versions
 from polygrain.evaluate.retrieval.pairs import METRICS, compare_crops, compare_keypoints, read_pairs
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.retrieval import CorrespondSettings
 
 
@@ -63,7 +63,7 @@ def evaluate_correspond(
     notes += ["all patches of a picture have the same features: matches are arbitrary"] * any(p.alike for p in seen)
     if not there.any():
         raise ValueError("no pair of pictures shows a point in common; larger crops (--scale) overlap more")
-    low, high = mean_interval(values[there, 0], seed=settings.seed)
+    first = Sample(values[there, 0])
     return Result(
         protocol="correspond",
         description=(
@@ -74,8 +74,7 @@ def evaluate_correspond(
         scores={
             row: {
                 **dict(zip(METRICS, values[there].mean(axis=0).tolist(), strict=True)),
-                "PCK@0_low": low,
-                "PCK@0_high": high,
+                **first.estimate(seed=settings.seed).scores(METRICS[0]),
             }
         },
         facts={
@@ -89,5 +88,5 @@ def evaluate_correspond(
         details={"data": named(data), "versions": versions()},
         notes=tuple(notes),
         about=f"{opened.name}: {there.sum():,} pairs from {named(data)}",
-        items={row: values[there, 0]},
+        items={row: first},
     )

@@ -15,12 +15,13 @@ from polygrain.evaluate import cache
 from polygrain.evaluate.classes import common_labels, numbered
 from polygrain.evaluate.features import Views
 from polygrain.evaluate.labelled import constant, data_facts, describe, named, preprocessing
-from polygrain.evaluate.metrics import Scores, mean_interval
+from polygrain.evaluate.metrics import Scores
 from polygrain.evaluate.models import Model, open_model, pick_device
 from polygrain.evaluate.readouts import IN_WORDS
 from polygrain.evaluate.result import Result, versions
 from polygrain.evaluate.retrieval.ground_truth import PROTOCOLS, GroundTruth, positions_of, read_ground_truth
 from polygrain.evaluate.retrieval.ranking import average_precision, blocks, precision_at, ranks_of, recall_at
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.retrieval import RetrieveSettings
 
 Relevance = Callable[[slice], tuple[Tensor, Tensor | None]]  # positives and junk (q, n) of some queries
@@ -77,13 +78,14 @@ def evaluate_retrieve(
             raise ValueError(f"{row}: no query has an image that answers it; each class needs two images or more")
         if not there.all():
             notes.append(f"{row}: {np.count_nonzero(~there)} queries that no image answers are left out")
+    items = {row: Sample(values["mAP"][answered[row]]) for row, values in by_row.items()}
     return Result(
         protocol="retrieve",
         description=(
             f"Retrieval ({search.kind}) by cosine similarity; average precision by trapezoids, equal similarities in "
             "random order; 95 % interval from resampled queries"
         ),
-        scores={row: _scores(values, answered[row], settings.seed) for row, values in by_row.items()},
+        scores={row: _scores(values, items[row], answered[row], settings.seed) for row, values in by_row.items()},
         facts={
             **search.facts,
             "preprocessing": preprocessing(encoder.size, settings, opened),
@@ -94,7 +96,7 @@ def evaluate_retrieve(
         details={"data": named(data), "val": None if val is None else named(val), "versions": versions()},
         notes=tuple(notes),
         about=_about(opened, data, search),
-        items={row: values["mAP"][answered[row]] for row, values in by_row.items()},
+        items=items,
     )
 
 
@@ -190,10 +192,11 @@ def _values(search: Search, relevance: Relevance, settings: RetrieveSettings) ->
     return {name: torch.cat(parts).cpu().numpy() for name, parts in found.items()}
 
 
-def _scores(values: dict[str, NDArray[np.float64]], answered: NDArray[np.bool_], seed: int) -> Scores:
+def _scores(
+    values: dict[str, NDArray[np.float64]], precisions: Sample, answered: NDArray[np.bool_], seed: int
+) -> Scores:
     scores = {name: float(each[answered].mean()) for name, each in values.items()}
-    low, high = mean_interval(values["mAP"][answered], seed=seed)
-    return {**scores, "mAP_low": low, "mAP_high": high}
+    return scores | precisions.estimate(seed=seed).scores("mAP")
 
 
 def _about(model: Model, data: Any, search: Search) -> str:

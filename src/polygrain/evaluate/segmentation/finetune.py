@@ -76,6 +76,7 @@ def evaluate_segment_finetune(
         },
         notes=notes,
         about=summary(opened.name, sets),
+        items={"UPerNet": scoring.sample(tested)},
     )
 
 

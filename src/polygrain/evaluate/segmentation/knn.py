@@ -101,6 +101,7 @@ def evaluate_segment_knn(
         details={**sets.details, "k": ks[chosen], "iou": scoring.by_class(tested[chosen], sets.names)},
         notes=tuple(notes),
         about=f"{summary(opened.name, sets)}; {len(bank.labels):,} of {bank.seen:,} patches in the bank",
+        items={"chosen" if len(ks) > 1 else f"k={ks[0]}": scoring.sample(tested[chosen])},
     )
 
 

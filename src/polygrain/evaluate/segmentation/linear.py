@@ -113,6 +113,7 @@ def evaluate_segment_linear(
         },
         notes=tuple(notes),
         about=summary(opened.name, sets),
+        items={"linear": scoring.sample(tested[chosen])},
     )
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polygrain.evaluate.metrics import RESAMPLES, Scores, confusion_matrix
+from polygrain.evaluate.metrics import Scores, confusion_matrix
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.segmentation.sets import VOID
 
 
@@ -37,7 +38,7 @@ def joined(tallies: list[Tally]) -> Tally:
 
 
 def means(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean IoU, share of right pixels and mean share of right pixels by class (..., 3), of sums (..., 3, C).
+    """Mean IoU, share of right pixels and mean share of right pixels by class (..., 3), of sums or means (..., 3, C).
 
     IoU is TP / (TP + FP + FN), its mean goes over the classes that are there or are predicted, that of the shares over
     those that are there.
@@ -45,31 +46,31 @@ def means(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     right, true, predicted = np.moveaxis(sums, -2, 0)  # (..., C)
     union = true + predicted - right
     return np.stack(
-        [_mean_of_shares(right, union), right.sum(-1) / np.maximum(true.sum(-1), 1), _mean_of_shares(right, true)],
+        [_mean_of_shares(right, union), _share(right.sum(-1), true.sum(-1)), _mean_of_shares(right, true)],
         axis=-1,
     )
 
 
 def _mean_of_shares(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
-    shares = part / np.maximum(whole, 1)
-    return np.asarray(shares.sum(-1) / np.maximum((whole > 0).sum(-1), 1))
+    return np.asarray(_share(part, whole).sum(-1) / np.maximum((whole > 0).sum(-1), 1))
+
+
+def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+    """0 of nothing."""
+    return part / np.where(whole > 0, whole, 1)
 
 
 def scores(found: Tally, *, seed: int = 0) -> Scores:
     """Mean IoU, pixel accuracy and mean class accuracy, the first with its 95 % interval from 1,000 bootstrap resamples
     of the images."""
-    miou, pixels, by_class = means(found.images.sum(0)).tolist()
-    count = len(found.images)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=RESAMPLES)  # (1000, n)
-    resampled = drawn.astype(np.float64) @ found.images.reshape(count, -1)
-    low, high = np.percentile(means(resampled.reshape(RESAMPLES, 3, -1))[:, 0], [2.5, 97.5])
-    return {
-        "miou": miou,
-        "miou_low": float(low),
-        "miou_high": float(high),
-        "pixel_accuracy": pixels,
-        "class_accuracy": by_class,
-    }
+    _, pixels, by_class = means(found.images.sum(0)).tolist()
+    return {**sample(found).estimate(seed=seed).scores("miou"), "pixel_accuracy": pixels, "class_accuracy": by_class}
+
+
+def sample(found: Tally) -> Sample:
+    """What each image contributes to the mean IoU."""
+    shape = found.images.shape[1:]
+    return Sample(found.images, lambda flat: means(flat.reshape(*flat.shape[:-1], *shape))[..., 0])
 
 
 def by_class(found: Tally, names: tuple[str, ...]) -> dict[str, Any]:

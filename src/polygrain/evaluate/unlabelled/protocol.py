@@ -9,14 +9,14 @@ from torch import Tensor
 
 from polygrain.evaluate.labelled import constant
 from polygrain.evaluate.metrics import Scores
-from polygrain.evaluate.profile import CONSTANT, profile_of
+from polygrain.evaluate.profile import CONSTANT, Grain, profile_of
 from polygrain.evaluate.result import Result
+from polygrain.evaluate.sampling import Estimate, Sample, over_runs
 from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
 from polygrain.evaluate.unlabelled.changes import usable
 from polygrain.evaluate.unlabelled.group import grouping
 from polygrain.evaluate.unlabelled.instance import cosines_to_self_and_others, found, ignored, whitening
-from polygrain.evaluate.unlabelled.intervals import Estimate, Floats, over_images, over_runs
-from polygrain.evaluate.unlabelled.looking import Looked, Opened, Regions, look, open_and_draw
+from polygrain.evaluate.unlabelled.looking import Opened, Regions, look, open_and_draw
 from polygrain.evaluate.unlabelled.neighbourhood import neighbour_lists
 from polygrain.evaluate.unlabelled.region import Leak, position_leak
 from polygrain.evaluate.unlabelled.spectrum import (
@@ -49,11 +49,13 @@ def evaluate_unlabelled(model: Any, data: Any, settings: UnlabelledSettings | No
     looked = look(opened, settings, usable(opened.model.encoder.channels))
     plain, notes = opened.plain, list(opened.notes)
     rows: Rows = spectrum(plain, looked.views)
+    grains: dict[str, Grain] = {}
     details = dict(opened.details)
     if constant(plain):
         notes.append(f"{CONSTANT}; what compares images is left out")
     else:
-        rows |= region(looked.regions, settings.seed) | profiled(opened, looked, settings)
+        grains = {_row(grain): grain for grain in profile_of(opened, looked, settings)}
+        rows |= region(looked.regions, settings.seed) | {name: _scores(grain) for name, grain in grains.items()}
         if looked.regions.grid == (1, 1):
             notes.append(f"at {opened.size} px this model's map is one cell, which has no regions; --size gives more")
         rows |= instance(looked.changed, plain, settings.seed)
@@ -80,6 +82,7 @@ def evaluate_unlabelled(model: Any, data: Any, settings: UnlabelledSettings | No
         notes=tuple(notes),
         plain=("value", "most"),
         about=f"{opened.model.name} on {details['data']}",
+        items={name: grain.sample for name, grain in grains.items()},
     )
 
 
@@ -119,7 +122,7 @@ def region(regions: Regions, seed: int) -> Rows:
     """What the patches tell apart, and how much place leaks into them."""
     if regions.grid == (1, 1):
         return {}
-    ranks = over_images(regions.ranks.numpy(), seed=seed)
+    ranks = Sample(regions.ranks.numpy()).estimate(seed=seed)
     cosines = torch.stack([regions.agreement.same, regions.agreement.other], 1)
     cosines = cosines[~cosines.isnan().any(1)]
     patches = regions.patches.flatten(0, 1)
@@ -131,7 +134,7 @@ def region(regions: Regions, seed: int) -> Rows:
         },
     }
     if float(regions.ranks.max()) > 0 and len(cosines):
-        same = over_images(cosines.numpy(), ignored, seed=seed).scores("score")
+        same = Sample(cosines.numpy(), ignored).estimate(seed=seed).scores("score")
         rows["region: same place, other crop"] = same | {"chance": 0.0}
     for name, seen in (("position, content shifted", regions.rolled), ("position and content", regions.patches)):
         rows[f"region: {name}"] = _explained(position_leak(seen, regions.places), seed).scores("score")
@@ -140,18 +143,17 @@ def region(regions: Regions, seed: int) -> Rows:
 
 def _explained(leak: Leak, seed: int) -> Estimate:
     values = torch.stack([leak.error, leak.total], 1).numpy()
-    return over_images(values, lambda means: 1 - means[..., 0] / means[..., 1], seed=seed)
+    return Sample(values, lambda means: 1 - means[..., 0] / means[..., 1]).estimate(seed=seed)
 
 
-def profiled(opened: Opened, looked: Looked, settings: UnlabelledSettings) -> Rows:
-    """The rows that stand in the granularity profile too."""
+def _row(grain: Grain) -> str:
+    """What a granularity of the profile is called here."""
     names = {"region": "patch finds its place", "instance": "crop finds its image", "neighbourhood": "neighbours stay"}
-    return {
-        f"{grain.name}: {names[grain.name]}": {
-            "score": grain.value, "score_low": grain.low, "score_high": grain.high, "chance": grain.chance,
-        }
-        for grain in profile_of(opened, looked, settings)
-    }  # fmt: skip
+    return f"{grain.name}: {names[grain.name]}"
+
+
+def _scores(grain: Grain) -> Scores:
+    return {"score": grain.value, "score_low": grain.low, "score_high": grain.high, "chance": grain.chance}
 
 
 def instance(changed: Mapping[str, Tensor], plain: Tensor, seed: int) -> Rows:
@@ -161,8 +163,8 @@ def instance(changed: Mapping[str, Tensor], plain: Tensor, seed: int) -> Rows:
     for name, vectors in changed.items():
         cosines = cosines_to_self_and_others(white(vectors), white(plain))
         rows[f"instance: ignores {name}"] = {
-            **over_images(cosines, ignored, seed=seed).scores("score"),
-            **over_images(found(vectors, plain), seed=seed).scores("found"),
+            **Sample(cosines, ignored).estimate(seed=seed).scores("score"),
+            **Sample(found(vectors, plain)).estimate(seed=seed).scores("found"),
             "chance": 0.0,
         }
     return rows
@@ -172,8 +174,8 @@ def neighbourhood(opened: Opened, views: Tensor, settings: UnlabelledSettings) -
     """Near-duplicates among the neighbours, and the first pairs of them by name."""
     k = min(settings.neighbours, len(opened.plain) - 1)
     twins = near_duplicates(opened.images, opened.positions, neighbour_lists(opened.plain, opened.plain, k))
-    share: Floats = twins.with_one.astype(np.float64)
-    return {"neighbourhood: near-duplicate nearby": over_images(share, seed=settings.seed).scores("score")}, twins.pairs
+    share = Sample(twins.with_one.astype(np.float64)).estimate(seed=settings.seed)
+    return {"neighbourhood: near-duplicate nearby": share.scores("score")}, twins.pairs
 
 
 def group(plain: Tensor, views: Tensor, clusters: list[int], seed: int) -> Rows:

@@ -18,9 +18,9 @@ from polygrain.data.davis import Davis, Files, Mask, Video, check_size, png, rea
 from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.evaluate.features import evaluating
 from polygrain.evaluate.labelled import constant, describe
-from polygrain.evaluate.metrics import mean_interval
 from polygrain.evaluate.models import Model, open_model, pick_device
 from polygrain.evaluate.result import Result, versions
+from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.video import TrackSettings
 from polygrain.evaluate.video.davis import TOLERANCE, VOID, ObjectScores, score_video, summarise
 from polygrain.evaluate.video.propagation import Propagation, first_labels, follow, frame_size, prepared, to_mask
@@ -71,12 +71,11 @@ def evaluate_track(model: Any, data: str | os.PathLike[str], settings: TrackSett
         found = score_video(masks, truth, video.name)
         objects |= {f"{video.name} {i}": scores for i, scores in enumerate(found, start=1)}
     both = {name: summarise([scores]) for name, scores in objects.items()}
-    items = np.array([scores["J&F"] for scores in both.values()])
-    low, high = mean_interval(items, seed=settings.seed)
+    means = Sample(np.array([scores["J&F"] for scores in both.values()]))
     return Result(
         protocol="track",
         description=_description(settings, protocol),
-        scores={"all": {**summarise([*objects.values()]), "J&F_low": low, "J&F_high": high}, **both},
+        scores={"all": summarise([*objects.values()]) | means.estimate(seed=settings.seed).scores("J&F"), **both},
         facts={
             "data": {"videos": len(davis.videos), "objects": len(objects), "digest": davis.digest()},
             "split": settings.split,
@@ -93,7 +92,7 @@ def evaluate_track(model: Any, data: str | os.PathLike[str], settings: TrackSett
         },
         notes=tuple(dict.fromkeys(notes)),
         about=f"{described['name']} on {data}: {len(objects)} objects in {len(davis.videos)} videos",
-        items={"all": items},
+        items={"all": means},
     )
 
 
