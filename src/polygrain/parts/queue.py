@@ -73,7 +73,7 @@ class Queue(nn.Module):
     def nearest(self, query: Tensor, k: int) -> Tensor:
         """The k rows of highest cosine with each query, in falling order: (R, D) to (R, k, D), without gradient."""
         with torch.autocast(query.device.type, enabled=False):
-            query = query.float()
+            query = query.to(self.rows.dtype)
             best = query.new_empty(query.shape[0], 0)
             index = best.long()
             for start in range(0, len(self.rows), CHUNK):
