@@ -12,6 +12,7 @@ from polygrain.methods.mocov2 import MoCoV2
 from polygrain.methods.mocov3 import MoCoV3
 from polygrain.methods.mst import MST
 from polygrain.methods.mugs import Mugs
+from polygrain.methods.nnclr import NNCLR
 from polygrain.methods.pcl import PCL
 from polygrain.methods.simclr import SimCLR
 from polygrain.methods.simclr_l import SimCLRL
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Settings]] = {
     "mae": MAE,
     "mst": MST,
     "mugs": Mugs,
+    "nnclr": NNCLR,
     "pcl": PCL,
     "simclr": SimCLR,
     "simclr_l": SimCLRL,
@@ -56,6 +58,7 @@ VERIFIED = {
     "mocov3": "anchor by anchor from the formula; two processes",
     "mst": "no code was published: limits in which it is DINO",
     "mugs": "the authors' code: losses, memories, crops, weights",
+    "nnclr": "image by image from the formula over three steps; two processes",
     "pcl": "terms and gradient of the authors' code; two processes",
     "simclr": "anchor by anchor from the formula; two processes",
     "simclr_l": "loops over patches; SimCLR in its limit; two processes",
