@@ -54,6 +54,7 @@ MORE: dict[str, dict[str, Any]] = {
     "simclr": ADAMW,
     "swav": {**ADAMW, "queue_start_epoch": 0, "prototypes": 128},
     "deepclusterv2": {**ADAMW, "prototypes": 128},
+    "nnclr": ADAMW,
     "pcl": {"clusters": (64, 128)},
 }
 for name, method in METHODS.items():

@@ -16,15 +16,18 @@ MEASURES = {
     "linear fine": ("linear, fine", "top1"),
     "segmentation": ("segmentation, mIoU", "miou"),
 }
-INSTANCE, GROUP, REGION, SEVERAL, OTHER = "#2a78d6", "#e0812a", "#5a9e4b", "#8a56c2", "#777777"
+INSTANCE, LOCAL_GROUP, GROUP, REGION = "#2a78d6", "#c2447f", "#e0812a", "#5a9e4b"
+SEVERAL, OTHER = "#8a56c2", "#777777"
 COLOURS = {
     **dict.fromkeys(("simclr", "infomin", "mocov2", "mocov3", "simsiam", "byol", "vicreg", "barlow_twins"), INSTANCE),
     **dict.fromkeys(("swav", "deepclusterv2", "pcl", "dino"), GROUP),
     "mae": REGION,
+    "nnclr": LOCAL_GROUP,
     **dict.fromkeys(("mugs", "vicregl", "simclr_l", "ibot", "mst"), SEVERAL),
 }
 LEGEND = {
     "one granularity: instance": INSTANCE,
+    "local group": LOCAL_GROUP,
     "group": GROUP,
     "region": REGION,
     "several granularities": SEVERAL,
@@ -125,5 +128,5 @@ def draw(groups: Mapping[str, Sequence[str]], runs: Runs) -> Figure:
     panels[0].invert_yaxis()
     marks = [panels[0].plot([], [], "o", color=colour, ms=5.5, label=label)[0] for label, colour in LEGEND.items()]
     lines = panels[0].get_legend_handles_labels()[0][:2]
-    figure.legend(handles=[*marks, *lines], loc="outside lower center", ncols=7, frameon=False, fontsize=8.5)
+    figure.legend(handles=[*marks, *lines], loc="outside lower center", ncols=8, frameon=False, fontsize=8.5)
     return figure
