@@ -1,11 +1,13 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from polygrain.data.coco import Annotations, CocoImages
-from polygrain.evaluate.detection.scores import METRICS, coco_scores, results
+from polygrain.evaluate.detection.intervals import average_precision, by_category
+from polygrain.evaluate.detection.scores import METRICS, coco_scores, judged, results
 
 FIGURES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -47,7 +49,7 @@ def test_all_figures_of_made_up_detections_are_those_that_were_published_with_th
     scores = coco_scores(truth, detections)
     for kind, word in (("boxes", "bbox"), ("masks", "segm")):
         wanted = {name: expected[word][figure] for name, figure in zip(METRICS, FIGURES, strict=True)}
-        assert scores[kind] == pytest.approx(wanted, abs=1e-6)
+        assert {name: scores[kind][name] for name in wanted} == pytest.approx(wanted, abs=1e-6)
 
 
 def test_the_truth_as_detections_scores_one(twenty, perfect):
@@ -101,3 +103,36 @@ def test_sizes_that_do_not_occur_have_no_figure(twenty, perfect):
     part.objects = {image: [one for one in found if one["area"] > 96**2] for image, found in twenty.objects.items()}
     scores = coco_scores(part, perfect)["boxes"]
     assert "AP_small" not in scores and "AP_large" in scores
+
+
+def test_our_average_precision_of_all_images_once_is_that_of_pycocotools(truth, detections):
+    scores = coco_scores(truth, detections)
+    for kind, judge in judged(truth, detections).items():
+        once = np.ones((1, len(judge.params.imgIds)), np.int64)
+        (found,) = average_precision([*by_category(judge)], once, judge.params.recThrs)
+        assert found == pytest.approx(scores[kind]["AP"], abs=1e-12)
+
+
+def test_resampled_images_score_as_a_set_in_which_they_stand_several_times(twenty, detections):
+    """Images are copied under new ids, and pycocotools judges the larger set."""
+    ids = sorted(twenty.images)
+    part = [found for found in detections if found["image_id"] in twenty.images]
+    times = np.random.default_rng(3).multinomial(20, np.full(20, 0.05))
+    copied, repeated, new = copy.copy(twenty), [], 10**6
+    copied.images, copied.objects = {}, {}
+    for image, count in zip(ids, times, strict=True):
+        for _ in range(count):
+            new += 1
+            copied.images[new] = {**twenty.images[image], "id": new}
+            copied.objects[new] = [{**one, "image_id": new} for one in twenty.objects[image]]
+            repeated += [{**found, "image_id": new} for found in part if found["image_id"] == image]
+    judge = judged(twenty, part)["boxes"]
+    (found,) = average_precision([*by_category(judge)], times[None], judge.params.recThrs)
+    assert found == pytest.approx(coco_scores(copied, repeated)["boxes"]["AP"], abs=2e-3)  # ties stand together here
+
+
+def test_the_interval_holds_the_score_and_is_wide_for_few_images(twenty, truth, detections):
+    few, many = (coco_scores(one, [d for d in detections if d["image_id"] in one.images]) for one in (twenty, truth))
+    for scores in (few["boxes"], many["boxes"], many["masks"]):
+        assert 0 <= scores["AP_low"] < scores["AP"] < scores["AP_high"] <= 1
+    assert few["boxes"]["AP_high"] - few["boxes"]["AP_low"] > many["boxes"]["AP_high"] - many["boxes"]["AP_low"]

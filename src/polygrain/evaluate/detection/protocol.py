@@ -65,7 +65,7 @@ def evaluate_detect(
     detections = find(
         tuned.detector, tests, images.annotations, workers=_workers(settings), device=pick_device(settings.device)
     )
-    scores = coco_scores(tests.annotations, detections)
+    scores = coco_scores(tests.annotations, detections, seed=settings.seed)
     if settings.out is not None:
         Path(settings.out).write_text(json.dumps(readable(detections)) + "\n")
     if not detections:
@@ -186,7 +186,8 @@ def _description(settings: DetectSettings, steps: int) -> str:
     return (
         f"{cheap}{NAMES[settings.detector]}, all layers fine-tuned, {steps} steps of {recipe.images_per_step} images "
         f"(short side {sides}), AdamW {recipe.learning_rate:g}, layer decay {recipe.layer_decay:g}; COCO's AP at IoU "
-        f"0.5 to 0.95 by pycocotools, test images of {recipe.test_side} px, last step, no selection"
+        f"0.5 to 0.95 by pycocotools, test images of {recipe.test_side} px, last step, no selection; 95 % interval of "
+        "AP from 200 resamples of the images"
     )
 
 

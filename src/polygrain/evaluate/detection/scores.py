@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from polygrain.data.coco import Annotations, pycocotools
+from polygrain.evaluate.detection.intervals import ap_interval
 from polygrain.evaluate.metrics import Scores
 
 METRICS = (
@@ -18,35 +19,51 @@ METRICS = (
 KINDS = {"boxes": "bbox", "masks": "segm"}  # what is compared, and pycocotools' word for it
 
 
-def coco_scores(annotations: Annotations, detections: Sequence[Mapping[str, Any]]) -> dict[str, Scores]:
+def coco_scores(
+    annotations: Annotations, detections: Sequence[Mapping[str, Any]], *, seed: int = 0
+) -> dict[str, Scores]:
     """All twelve figures of COCO for boxes and for masks; a figure is missing where there is no object of that size.
+
+    The first has its 95 % interval from 200 bootstrap resamples of the images.
 
     Args:
         detections: as COCO's result files have them: `image_id`, `category_id`, `score`, `bbox` (x, y, width, height),
             `segmentation` (run lengths). They are small, medium or large by the area of what is compared.
     """
+    scores = {}
+    for kind, judge in judged(annotations, detections).items():
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints a table
+            judge.summarize()
+        found = zip(METRICS, judge.stats.tolist(), strict=True)
+        scores[kind] = {name: value for name, value in found if value >= 0}  # -1 where there is nothing to find
+        if "AP" in scores[kind]:
+            low, high = ap_interval(judge, seed=seed)
+            scores[kind] |= {"AP_low": low, "AP_high": high}
+    return scores
+
+
+def judged(annotations: Annotations, detections: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """pycocotools' judges of boxes and of masks, who have matched detections and objects."""
     package = pycocotools()
     runs = [_runs(found["segmentation"]) for found in detections]
     areas = {
         "boxes": [found["bbox"][2] * found["bbox"][3] for found in detections],
         "masks": [int(package.mask.area(run)) for run in runs],  # a list of many overflows there
     }
-    scores = {}
+    judges = {}
     for kind, word in KINDS.items():
         entries = [
             {**found, "id": i, "iscrowd": 0, "area": area, "segmentation": run}
             for i, (found, run, area) in enumerate(zip(detections, runs, areas[kind], strict=True), start=1)
         ]
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints a table
+        with contextlib.redirect_stdout(io.StringIO()):  # it tells of its progress
             judge = package.cocoeval.COCOeval(
                 _coco(annotations, _truth(annotations)), _coco(annotations, entries), word
             )
             judge.evaluate()
             judge.accumulate()
-            judge.summarize()
-        found = zip(METRICS, judge.stats.tolist(), strict=True)
-        scores[kind] = {name: value for name, value in found if value >= 0}  # -1 where there is nothing to find
-    return scores
+        judges[kind] = judge
+    return judges
 
 
 def results(annotations: Annotations, image: int, predicted: Mapping[str, Tensor]) -> list[dict[str, Any]]:
