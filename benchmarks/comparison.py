@@ -105,8 +105,8 @@ METHOD: dict[str, dict[str, Any]] = {
     "deepclusterv2": {"base_lr": 3e-3},
     "dino": {"base_lr": 3e-3},
     # their heads have no batch norm; at 0.04 the teacher's assignments become uniform, and the alarm rings
-    "ibot": {"base_lr": 3e-3, **SHARP, "patch_temperature": 0.02},
-    "mst": {"base_lr": 3e-3, **SHARP},
+    "ibot": {"base_lr": 4e-4, **SHARP, "patch_temperature": 0.02},
+    "mst": {"base_lr": 1e-3, **SHARP},
     "infomin": {"base_lr": 1e-3, "warmup_epochs": 0},  # whole epochs; its puzzle of nine pieces is part of it
     "mae": {"base_lr": 1e-3},
     "mocov2": {"base_lr": 1e-3},
@@ -116,8 +116,8 @@ METHOD: dict[str, dict[str, Any]] = {
     "pcl": {"base_lr": 1e-3, "warmup_epochs": 1},  # whole epochs before the first clusters
     "simclr": {"base_lr": 3e-3},
     "simclr_l": {"base_lr": 8e-3},
-    "simsiam": {"base_lr": 1e-3},
-    "supervised": {"base_lr": 1e-3, "augmentation": "plain", "mixup": 0.0, "cutmix": 0.0},
+    "simsiam": {"base_lr": 4e-4},
+    "supervised": {"base_lr": 4e-4, "augmentation": "plain", "mixup": 0.0, "cutmix": 0.0},
     "swav": {"base_lr": 1e-3},
     "vicreg": {"base_lr": 3e-3},
     "vicregl": {"base_lr": 1e-3},

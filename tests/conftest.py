@@ -10,6 +10,12 @@ torch.set_num_threads(1)
 SHARED = Path(os.environ.get("POLYGRAIN_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """For the same bits in every order of tests: a run that is trained in a test chooses its own number."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def features_are_kept_aside(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Not in the cache of the person who runs the tests."""
