@@ -42,7 +42,7 @@ class Embed(Protocol):
 class Objective(nn.Module):
     """One term of a loss, with the heads, queues and prototypes that it alone uses.
 
-    `granularity` names what the term makes alike: "region", "instance", "local group" or "group".
+    `granularity` names what the term makes alike: "region", "instance", "local group", "group" or several of them.
     `gauges` holds what the last forward measured besides its loss (teacher entropy, occupancy ...), detached.
     `dead_values` says which values of its terms and gauges, by name, mean that the features are dead.
     """

@@ -49,7 +49,7 @@ class PrototypicalContrast(Objective):
         largest_cluster: () share of the images in the largest cluster of all.
     """
 
-    granularity = "group"
+    granularity = "instance, group"
     clusters: Tensor
     centroids: Tensor
     concentrations: Tensor
