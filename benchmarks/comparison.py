@@ -32,7 +32,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from benchmarks.comparison_report import write_report
+from benchmarks.comparison_report import rates_table, write_report
 from benchmarks.comparison_scores import WHOLE, scores
 
 from polygrain.data.part import Part
@@ -260,7 +260,9 @@ def main() -> None:
                 subprocess.run(
                     [sys.executable, "-m", "benchmarks.comparison", *again], check=False, stdout=log, stderr=log
                 )
-    if not given.here:
+    if given.tune and not given.here:
+        print(rates_table(given.out))
+    elif not given.here:
         print(write_report(given.out, {group: list(members) for group, members in kinds().items()}))
 
 

@@ -53,6 +53,22 @@ def write_report(folder: Path, groups: Mapping[str, Sequence[str]]) -> str:
     return text
 
 
+def rates_table(folder: Path) -> str:
+    """Mean of kNN and linear top-1 of every method at every rate that was tried, the best in bold."""
+    found: dict[str, dict[float, float]] = {}
+    for name, seeds in read_runs(folder).items():
+        method, _, rate = name.partition(" at ")
+        found.setdefault(method, {})[float(rate)] = sum(mean(seeds, m) for m in ("knn fine", "linear fine")) / 2
+    rates = sorted({rate for tried in found.values() for rate in tried}, reverse=True)
+    lines = ["| | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "|---|" + "---|" * len(rates)]
+    for method, tried in sorted(found.items()):
+        cells = [f"{100 * tried[rate]:.1f}" if rate in tried else "" for rate in rates]
+        best = rates.index(max(tried, key=lambda rate: tried[rate]))
+        cells[best] = f"**{cells[best]}**"
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def best_first(names: Sequence[str], runs: Runs) -> list[str]:
     return sorted(names, key=lambda name: -mean(runs[name], "knn fine"))
 
