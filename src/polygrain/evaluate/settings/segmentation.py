@@ -13,7 +13,7 @@ from polygrain.evaluate.settings.segmentation_recipes import (
 )
 from polygrain.ranges import COUNT, NOT_NEGATIVE, NUMBER, PIXELS, POSITIVE, check_ranges
 
-LinearPreset = Literal["quick", "vicregl_convnext_voc", "vicregl_convnext_ade", "vicregl_resnet", "dinov3"]
+LinearPreset = Literal["quick", "vicregl_convnext_voc", "vicregl_convnext_ade", "vicregl_resnet", "ibot", "dinov3"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ class SegmentLinearSettings(SegmentationSettings):
 
     Args:
         preset: `quick` trains on features of whole images, computed once, by the shares of the classes in each patch;
-            the others on random crops, pixel by pixel, as VICRegL (ConvNeXt on Pascal VOC or ADE20K; dilated ResNet) or
-            DINOv3 do. Options that are not given are those of the preset.
+            the others on random crops, pixel by pixel, as VICRegL (ConvNeXt on Pascal VOC or ADE20K; dilated ResNet),
+            iBOT or DINOv3 do. Options that are not given are those of the preset.
         levels: last blocks or stages whose maps are put side by side, brought to the size of the finest; a ViT's are
             normed each, maps of the other families are as they come.
         output_stride: 8 or 16, of a ResNet: its last stages are dilated where they would reduce further.

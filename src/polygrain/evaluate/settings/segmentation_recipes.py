@@ -64,7 +64,8 @@ _VICREGL = LinearRecipe(
     stride=341,
 )
 # VICRegL, arXiv:2210.01571, official `segmentation/`: ConvNeXt on Pascal VOC (with SBD) and ADE20K, dilated ResNet-50
-# on Pascal VOC. DINOv3, arXiv:2508.10104, `eval/segmentation`: its rates, steps and warm-up; there the rate falls by a
+# on Pascal VOC. iBOT, arXiv:2111.07832, linear head on ADE20K, there
+# on blocks 4, 6, 8 and 12 of 12 instead of the last four. DINOv3, arXiv:2508.10104, `eval/segmentation`: its rates, steps and warm-up; there the rate falls by a
 # one-cycle schedule and gradients are clipped to a norm of 35, here it falls in a line and they are not.
 LINEAR_PRESETS: dict[str, LinearRecipe] = {
     "quick": dataclasses.replace(
@@ -93,6 +94,7 @@ LINEAR_PRESETS: dict[str, LinearRecipe] = {
         warmup_steps=0,
         window=0,
     ),
+    "ibot": dataclasses.replace(_VICREGL, batch_norm=False, learning_rates=(8e-4,), steps=160_000),
     "dinov3": dataclasses.replace(_VICREGL, levels=1, dropout=0.1, learning_rates=(1e-3,), weight_decay=1e-3),
 }
 
