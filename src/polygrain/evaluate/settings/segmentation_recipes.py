@@ -64,9 +64,9 @@ _VICREGL = LinearRecipe(
     stride=341,
 )
 # VICRegL, arXiv:2210.01571, official `segmentation/`: ConvNeXt on Pascal VOC (with SBD) and ADE20K, dilated ResNet-50
-# on Pascal VOC. iBOT, arXiv:2111.07832, linear head on ADE20K, there
-# on blocks 4, 6, 8 and 12 of 12 instead of the last four. DINOv3, arXiv:2508.10104, `eval/segmentation`: its rates, steps and warm-up; there the rate falls by a
-# one-cycle schedule and gradients are clipped to a norm of 35, here it falls in a line and they are not.
+# on Pascal VOC. iBOT, arXiv:2111.07832, linear head on ADE20K, there on blocks 4, 6, 8 and 12 of 12 instead of the last
+# four. DINOv3, arXiv:2508.10104, `eval/segmentation`: its rates, steps and warm-up; there the rate falls by a one-cycle
+# schedule and gradients are clipped to a norm of 35, here it falls in a line and they are not.
 LINEAR_PRESETS: dict[str, LinearRecipe] = {
     "quick": dataclasses.replace(
         _VICREGL,
