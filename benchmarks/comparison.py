@@ -5,9 +5,9 @@
 
 TRAIN and VAL are labelled shards (a tar, or a glob in quotes), --coarse the same images with other labels, CAMVID a
 folder with train.tar, val.tar, classes.json and splits.json. Each run is a process of its own and writes
-FOLDER/NAME-seed.json; a run whose file is there is not repeated. --methods also takes the variants of `kinds` by name,
-and "baselines", "methods", "ablations" or "small_crops" for all of a kind. At the end `benchmarks.comparison_report`
-makes a table and a figure of all files in FOLDER.
+FOLDER/NAME-seed.json and its backbone beside it; a run whose file is there is not repeated. --methods also takes the
+variants of `kinds` by name, and "baselines", "methods", "ablations" or "small_crops" for all of a kind. At the end
+`benchmarks.comparison_report` makes a table and a figure of all files in FOLDER.
 
     python -m benchmarks.comparison TRAIN --tune --methods rates --out FOLDER
 
@@ -176,6 +176,7 @@ def run(name: str, kind: Kind, seed: int, given: argparse.Namespace) -> dict[str
         seconds = time.process_time() - began  # of one core, whatever else runs
         seen = len(train) // BATCH * BATCH * EPOCHS
         found |= {"images_seen": seen, "seconds": seconds, "images_per_second": seen / seconds, **facts(result)}
+        shutil.copy(folder / "backbone.safetensors", file_of(name, seed, given).with_suffix(".safetensors"))
         shutil.rmtree(folder)
         encoder = result.encoder
     began = time.process_time()
@@ -190,6 +191,12 @@ def sets(given: argparse.Namespace) -> tuple[Images, Images]:
         return train, open_images(given.val)
     order = np.random.default_rng(0).permutation(len(train))
     return Part(train, order[:TUNING]), Part(train, order[TUNING : 2 * TUNING])
+
+
+def file_of(name: str, seed: int, given: argparse.Namespace) -> Path:
+    """Where what a run found is written; its backbone goes beside it."""
+    found: Path = given.out / f"{name.replace(' ', '_')}-{seed}.json"
+    return found
 
 
 def baseline(name: str, kind: Kind, settings: PretrainSettings) -> Encoder | RawPixels:
@@ -248,7 +255,7 @@ def main() -> None:
         parser.error(f"no method or variant {unknown[0]!r}; there are {', '.join([*kinds(), *known])}")
     for seed in given.seeds:
         for name in names:
-            file = given.out / f"{name.replace(' ', '_')}-{seed}.json"
+            file = file_of(name, seed, given)
             if file.exists():
                 continue
             if given.here:
