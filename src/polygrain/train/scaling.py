@@ -11,6 +11,7 @@ import numpy as np
 from polygrain.data.sources import Images
 
 LEAST_MOMENTUM = 0.98  # below that, short runs were seen to collapse
+LEAST_ROWS = 64  # of queues and prototypes
 SMALL = 200_000  # images; up to here the papers' values (queues of 65,536, momentum for batch 512 ...) do not fit
 
 
@@ -130,14 +131,16 @@ def _crops(facts: Facts, patch: int, small_crops: bool, given: int | None) -> li
 
 
 def _stores(facts: Facts) -> list[Choice]:
-    queue = power_of_two(facts.images / 4, 64, 65536)
+    queue, prototypes = (power_of_two(facts.images / share, LEAST_ROWS, 65536) for share in (4, 8))
+    quarter = f"a quarter of {facts.images:,} images, so that few negatives are the image itself"
+    least = f"the smallest that is chosen, {facts.images:,} images are few"
     return [
-        Choice(
-            "queue_size", queue, f"a quarter of {facts.images:,} images, so that few negatives are the image itself"
-        ),
+        Choice("queue_size", queue, quarter if queue > LEAST_ROWS else least),
         Choice("memory_size", queue, "as the queue"),
         Choice(
-            "prototypes", power_of_two(facts.images / 8, 64, 65536), "an eighth of the images, so that each has some"
+            "prototypes",
+            prototypes,
+            "an eighth of the images, so that each has some" if prototypes > LEAST_ROWS else least,
         ),
     ]
 
