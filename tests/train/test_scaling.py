@@ -102,7 +102,7 @@ def test_a_named_value_wins_and_the_paper_scale_keeps_the_paper(tmp_path: Path) 
 
 def test_few_images_get_the_smallest_queue_and_are_told_so() -> None:
     facts = Facts(images=40, side=64, gpu=False, cores=2)
-    choices = choose_method(METHODS["mugs"], facts, batch_size=8, epochs=10, patch=8, small_crops=False)
+    choices = choose_method(Mugs, facts, batch_size=8, epochs=10, patch=8, small_crops=False)
     told = {choice.name: choice for choice in choices}
     assert told["queue_size"].value == told["prototypes"].value == 64
     assert told["queue_size"].reason == told["prototypes"].reason == "the smallest that is chosen, 40 images are few"
