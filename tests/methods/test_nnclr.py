@@ -73,7 +73,7 @@ def test_one_view_is_refused() -> None:
     assert objective().refuses([one, one], []) is None
 
 
-def test_the_rate_is_that_of_the_paper_at_a_batch_of_4096() -> None:
+def test_the_rate_of_a_batch_of_4096_is_sixteen_times_that_of_256() -> None:
     steps = 1281167 // 4096
     optimization = NNCLR().optimization(RunLength(1281167, 4096, 1000, steps))
     assert max(optimization.lr(Time(step, steps, 1000)) for step in range(0, 6000, 4)) == pytest.approx(4.8, rel=1e-5)

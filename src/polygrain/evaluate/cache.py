@@ -48,9 +48,8 @@ def features(
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{_key(model, views, state, chunk, settings)}.safetensors" for chunk in chunks]
     found = {i: part for i, file in enumerate(files) if (part := _read(file)) is not None}
-    mine = range(
-        distributed.rank(), len(chunks), distributed.world_size()
-    )  # whatever the others have written meanwhile
+    # by place, whatever the others have written meanwhile
+    mine = range(distributed.rank(), len(chunks), distributed.world_size())
     missing = [i for i in mine if i not in found]
     batches = [part for i in missing for part in _batches(chunks[i], settings.batch_size)]
     stream = encoded(model.encoder, views, batches, readout=settings.readout, workers=settings.workers, device=device)

@@ -81,7 +81,7 @@ class NNCLR:
         out: width of the embeddings.
         queue_size: embeddings of earlier images, among which neighbours are sought.
         temperature: of the softmax.
-        optimizer: LARS as in the paper, or AdamW.
+        optimizer: LARS or AdamW. Sizes and rates are marked in docs/methods/nnclr.md: some are recalled.
         base_lr: learning rate per 256 images; by default 0.3 with LARS, 5e-4 with AdamW.
         warmup_epochs: in which the learning rate rises from 0.
         weight_decay: of weights, not of biases and norms; by default 1e-6 with LARS, 0.05 with AdamW.
