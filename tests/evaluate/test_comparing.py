@@ -81,8 +81,12 @@ def test_segmentation_is_compared_scene_by_scene(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--suite", "segmentation", "--readout", "mean"], "readout is mean; segmentation prepares images"),
-        (["--suite", "segmentation", "--test-share", "0.5"], "test_share is 0.5; segmentation prepares images"),
+        (["--suite", "segmentation", "--readout", "mean"], "readout is mean; the suite segmentation prepares images"),
+        (
+            ["--suite", "segmentation", "--test-share", "0.5"],
+            "test_share is 0.5; the suite segmentation prepares images",
+        ),
+        (["--val", "scenes:8:32", "--test-share", "0.5"], "test_share is 0.5, and --val has the images to test on"),
         (["--split", "splits.json"], "split is 'splits.json', which the suite quick does not take"),
     ],
 )

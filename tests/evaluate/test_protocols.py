@@ -23,6 +23,22 @@ def test_a_protocol_has_its_function_its_data_and_a_line_for_help(name, capsys):
     assert f"polygrain evaluate {name.replace('_', '-')} MODEL" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("track", "resize aspect readout batch-size workers cache"),
+        ("copies", "resize aspect readout cache"),
+        ("correspond", "resize aspect readout batch-size workers cache"),
+        ("unlabelled", "aspect"),
+        ("finetune", "cache"),
+    ],
+)
+def test_a_protocol_has_no_option_that_it_would_ignore(name, options, capsys):
+    for option in options.split():
+        assert main(["evaluate", name, "pixels", "--data", "scenes:8:32", f"--{option}", "1"]) == 2
+        assert f"unknown option --{option}" in capsys.readouterr().err
+
+
 def test_options_of_a_protocol_can_stand_in_a_file(tmp_path, capsys):
     config = tmp_path / "knn.yaml"
     config.write_text("data: scenes:40:32:0\nval: scenes:20:32:1\nk: [3]\nsize: 32\nworkers: 0\n")

@@ -29,7 +29,7 @@ from polygrain.report.settings import ReportSettings
 from polygrain.report.thumbnails import packed, sheets, thumbnail
 from tests.evaluate.fakes import Coloured
 
-SETTINGS = ReportSettings(workers=0, size=32, cache="none", batch_size=7)
+SETTINGS = ReportSettings(workers=0, size=32, batch_size=7)
 
 
 def cloud(n: int, dim: int, seed: int = 0) -> Tensor:
@@ -291,7 +291,7 @@ def test_names_are_as_short_as_can_be_told_apart(tmp_path):
     [
         (["--data", "scenes:20:64"], "name a model"),
         (["pixels", "--data", "scenes:20:64", "--images", "1"], "images is 1; a page shows 2 to 5,000"),
-        (["pixels", "--data", "scenes:20:64", "--aspect", "native"], "compares patches on equal grids; use square"),
+        (["pixels", "--data", "scenes:20:64", "--aspect", "native"], "unknown option --aspect"),
         (["pixels", "--data", "scenes:20:64", "--out", "nowhere/x.html"], "there is no folder nowhere"),
         (["pixel", "--data", "scenes:20:64"], "did you mean 'pixels'"),
         (["pixels"], "missing --data"),

@@ -31,7 +31,7 @@ def small_vit():
 def report(tmp_path_factory):
     """Two models, one of them of the page's own size, the other shown larger images."""
     path = tmp_path_factory.mktemp("report") / "page.html"
-    settings = ReportSettings(images=COUNT, changed=10, closeups=1, workers=0, size=32, cache="none")
+    settings = ReportSettings(images=COUNT, changed=10, closeups=1, workers=0, size=32)
     write_model_report([RawPixels(image_size=32), small_vit()], Scenes(COUNT, size=32, seed=3), path, settings)
     return path
 

@@ -17,14 +17,14 @@ from polygrain import distributed
 from polygrain.evaluate.features import ImageFeatures, Views, encoded, joined
 from polygrain.evaluate.models import Model, pick_device
 from polygrain.evaluate.settings import FeatureSettings
+from polygrain.evaluate.settings.unlabelled import LookSettings
 from polygrain.weights.durable import write_durably
 
 CHUNK = 4096  # images
+Keeping = FeatureSettings | LookSettings
 
 
-def features(
-    model: Model, views: Views, positions: NDArray[np.int64], settings: FeatureSettings
-) -> tuple[ImageFeatures, str]:
+def features(model: Model, views: Views, positions: NDArray[np.int64], settings: Keeping) -> tuple[ImageFeatures, str]:
     """Features of the images at `positions`, from the cache as far as they are there, and a line that says so.
 
     The key of a chunk holds the weights, the state of the data, the positions and the preprocessing. Sources whose
@@ -67,7 +67,7 @@ def features(
     return joined([found[i] for i in range(len(chunks))]), note if len(missing) < len(chunks) else ""
 
 
-def folder_of(settings: FeatureSettings) -> Path:
+def folder_of(settings: Keeping) -> Path:
     """Where features are kept."""
     home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     chosen = settings.cache or os.environ.get("POLYGRAIN_CACHE") or home / "polygrain"
@@ -78,7 +78,7 @@ def _batches(chunk: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     return [chunk[start : start + size] for start in range(0, len(chunk), size)]
 
 
-def _key(model: Model, views: Views, state: str, chunk: NDArray[np.int64], settings: FeatureSettings) -> str:
+def _key(model: Model, views: Views, state: str, chunk: NDArray[np.int64], settings: Keeping) -> str:
     encoder: Any = model.encoder
     fields = [
         model.weights_sha256,

@@ -12,6 +12,8 @@ from polygrain.evaluate.result import Result, aligned
 from polygrain.evaluate.settings.comparing import CompareSettings
 from polygrain.evaluate.suites import SUITES, Sets
 
+TEST_SHARE = 0.2
+
 
 class Difference(NamedTuple):
     """How much better one model is than the first, over the same items."""
@@ -88,7 +90,7 @@ def compare(
         raise ValueError(f"{len(names)} models named {', '.join(names) or '-'}; give two or more, each once")
     sets, notes = _sets(data, val, split, settings)
     size, told = _common_size(models, names, settings)
-    shared = settings.shared() | {"size": size}
+    shared = dataclasses.asdict(settings) | {"size": size}
     results = {
         name: [run(model, sets, shared) for run in SUITES[settings.suite].runs]
         for name, model in zip(names, models, strict=True)
@@ -131,10 +133,15 @@ def _sets(data: Any, val: Any, split: str | None, settings: CompareSettings) -> 
     if split is not None:
         raise ValueError(f"split is {split!r}, which the suite {settings.suite} does not take; give --val")
     if val is not None:
+        if settings.test_share is not None:
+            raise ValueError(
+                f"test_share is {settings.test_share}, and --val has the images to test on; give one of them"
+            )
         return Sets(data, val), []
     images: Images = open_images(data)
-    train, test = stratified(images, settings.test_share, settings.seed)
-    note = f"no --val: tested on {len(test):,} images, {settings.test_share:.0%} of each class of --data"
+    share = TEST_SHARE if settings.test_share is None else settings.test_share
+    train, test = stratified(images, share, settings.seed)
+    note = f"no --val: tested on {len(test):,} images, {share:.0%} of each class of --data"
     return Sets(train, test), [note]
 
 

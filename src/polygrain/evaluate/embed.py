@@ -73,7 +73,7 @@ def embed(model: Any, data: Any, out: str | Path, settings: EmbedSettings) -> Wr
         raise ValueError(f"groups is {settings.groups}, more than there are images ({len(images):,})")
     size = settings.size or opened.image_size
     views = Views(images, size, settings.resize, opened.normalisation, settings.aspect)
-    facts = _facts(opened, data, size, settings)
+    facts = _facts(opened, data, views, settings)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".embed-") as folder:
         rows = _rows(opened, views, settings, Path(folder))
         files, count = write_rows(out, rows, _columns(settings), facts)
@@ -91,14 +91,14 @@ def _columns(settings: EmbedSettings) -> Columns:
     return {"image": "string", **more[settings.level]}
 
 
-def _facts(model: Model, data: Any, size: int, settings: EmbedSettings) -> dict[str, Any]:
+def _facts(model: Model, data: Any, views: Views, settings: EmbedSettings) -> dict[str, Any]:
     of_patches = "patches of the last block or stage after the final norm, one row each"
     return {
         "level": settings.level,
         "vector": of_patches if settings.level == "region" else IN_WORDS[settings.readout],
         "model": describe(model),
         "data": named(data),
-        "preprocessing": preprocessing(size, settings, model),
+        "preprocessing": preprocessing(views, model),
         "versions": versions(),
     }
 

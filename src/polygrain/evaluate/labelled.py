@@ -17,6 +17,7 @@ from polygrain.evaluate.models import Model, open_model, pick_device
 from polygrain.evaluate.readouts import IN_WORDS
 from polygrain.evaluate.result import versions
 from polygrain.evaluate.settings import FeatureSettings
+from polygrain.evaluate.settings.base import AspectSettings
 from polygrain.evaluate.subsets import Choice, choose
 
 ALL = Choice()
@@ -82,7 +83,7 @@ def labelled_features(model: Any, data: Any, val: Any, settings: FeatureSettings
     return encoded_sets(open_sets(model, data, val, settings, subset), settings)
 
 
-def open_sets(model: Any, data: Any, val: Any, settings: FeatureSettings, subset: Choice = ALL) -> Sets:
+def open_sets(model: Any, data: Any, val: Any, settings: AspectSettings, subset: Choice = ALL) -> Sets:
     """Opens the model and both sets, and decodes no image yet.
 
     Raises:
@@ -142,7 +143,7 @@ def encoded_side(
     return seen.pooled.to(device), labels, seen.positions.numpy()
 
 
-def facts_of(sets: Sets, train_labels: Tensor, val_labels: Tensor, settings: FeatureSettings) -> dict[str, Any]:
+def facts_of(sets: Sets, train_labels: Tensor, val_labels: Tensor, settings: AspectSettings) -> dict[str, Any]:
     """All that decides the numbers of a classification besides the model.
 
     Args:
@@ -155,7 +156,7 @@ def facts_of(sets: Sets, train_labels: Tensor, val_labels: Tensor, settings: Fea
         "classes": sets.classes,
         "chance": 1 / sets.classes,
         "largest_class": counts.max().item() / len(val_labels),
-        "preprocessing": preprocessing(sets.size, settings, sets.model),
+        "preprocessing": preprocessing(sets.val.views, sets.model),
         "features": IN_WORDS[settings.readout] + ", float32",
         "settings": settings.of_protocol(),
     }
@@ -184,16 +185,16 @@ def about(model: dict[str, Any], facts: dict[str, Any], details: dict[str, Any])
     return f"{model['name']} on {details['val']}: {size}"
 
 
-def preprocessing(size: int, settings: FeatureSettings, model: Model) -> dict[str, Any]:
-    unless = "" if settings.resize else "; an image whose short side is the crop already is not resized"
-    crop = f"centre, {size} px"
-    if settings.aspect == "native":
+def preprocessing(views: Views, model: Model) -> dict[str, Any]:
+    unless = "" if views.resize else "; an image whose short side is the crop already is not resized"
+    crop = f"centre, {views.size} px"
+    if views.aspect == "native":
         crop += f" by the same share of the longer side, down to a multiple of {model.encoder.stride} px"
     return {
-        "resize": f"short side to {settings.resize or round(size * 256 / 224)} px, bicubic, antialiased{unless}",
+        "resize": f"short side to {views.resize or round(views.size * 256 / 224)} px, bicubic, antialiased{unless}",
         "crop": crop,
-        "mean": list(model.normalisation.mean),
-        "std": list(model.normalisation.std),
+        "mean": list(views.normalisation.mean),
+        "std": list(views.normalisation.std),
     }
 
 

@@ -1,7 +1,8 @@
 """The protocols that models are compared under."""
 
+import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from polygrain.evaluate.few_shot import evaluate_few_shot
 from polygrain.evaluate.knn import evaluate_knn
@@ -19,6 +20,8 @@ from polygrain.evaluate.settings.retrieval import CorrespondSettings, RetrieveSe
 from polygrain.evaluate.settings.segmentation import SegmentKnnSettings, SegmentLinearSettings
 from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
 from polygrain.evaluate.unlabelled.protocol import evaluate_unlabelled
+
+T = TypeVar("T")
 
 
 class Sets(NamedTuple):
@@ -39,40 +42,46 @@ class Suite(NamedTuple):
 Run = Callable[[Any, Sets, Mapping[str, Any]], Result]  # of model, images, and the settings that all share
 
 
+def settings_of(kind: Callable[..., T], shared: Mapping[str, Any], **own: Any) -> T:
+    """Settings of a protocol, with those of the shared ones that it has."""
+    names = inspect.signature(kind).parameters
+    return kind(**{name: value for name, value in shared.items() if name in names}, **own)
+
+
 def knn(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_knn(model, sets.train, sets.test, KnnSettings(k=(20,), **shared))
+    return evaluate_knn(model, sets.train, sets.test, settings_of(KnnSettings, shared, k=(20,)))
 
 
 def linear(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_linear(model, sets.train, sets.test, LinearSettings(**shared))
+    return evaluate_linear(model, sets.train, sets.test, settings_of(LinearSettings, shared))
 
 
 def tenth(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_logistic(model, sets.train, sets.test, LogisticSettings(share=0.1, **shared))
+    return evaluate_logistic(model, sets.train, sets.test, settings_of(LogisticSettings, shared, share=0.1))
 
 
 def few_shot(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_few_shot(model, sets.train, sets.test, FewShotSettings(**shared))
+    return evaluate_few_shot(model, sets.train, sets.test, settings_of(FewShotSettings, shared))
 
 
 def retrieve(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_retrieve(model, sets.test, settings=RetrieveSettings(**shared))
+    return evaluate_retrieve(model, sets.test, settings=settings_of(RetrieveSettings, shared))
 
 
 def correspond(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_correspond(model, sets.test, settings=CorrespondSettings(**shared))
+    return evaluate_correspond(model, sets.test, settings=settings_of(CorrespondSettings, shared))
 
 
 def unlabelled(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_unlabelled(model, sets.test, settings=UnlabelledSettings(**shared))
+    return evaluate_unlabelled(model, sets.test, settings=settings_of(UnlabelledSettings, shared))
 
 
 def segment_linear(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_segment_linear(model, sets.train, sets.test, sets.split, SegmentLinearSettings(**shared))
+    return evaluate_segment_linear(model, sets.train, sets.test, sets.split, settings_of(SegmentLinearSettings, shared))
 
 
 def segment_knn(model: Any, sets: Sets, shared: Mapping[str, Any]) -> Result:
-    return evaluate_segment_knn(model, sets.train, sets.test, sets.split, SegmentKnnSettings(**shared))
+    return evaluate_segment_knn(model, sets.train, sets.test, sets.split, settings_of(SegmentKnnSettings, shared))
 
 
 def trained_at(model: Model) -> int:

@@ -161,7 +161,7 @@ def _about(shown: Shown, seen: Sequence[Seen], data: Any, settings: ReportSettin
     rows = io.StringIO()
     for one in seen:
         told = describe(one.model)
-        prepared = preprocessing(one.views.size, settings, one.model)
+        prepared = preprocessing(one.views, one.model)
         facts = [
             f"{one.pooled.shape[1]} dimensions: {IN_WORDS[settings.readout]}",
             f"resize {prepared['resize']}; crop {prepared['crop']}",

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from polygrain.evaluate.settings.base import FeatureSettings
+from polygrain.evaluate.settings.base import VectorSettings
 
 MOST = 5000  # images in one page
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings(FeatureSettings):
+class ReportSettings(VectorSettings):
     """A page about what models see in images.
 
     Args:
@@ -36,5 +36,3 @@ class ReportSettings(FeatureSettings):
             raise ValueError(f"changed is {self.changed}; it must be 10 or more")
         if not 1 <= self.closeups <= 50:
             raise ValueError(f"closeups is {self.closeups}; it must lie between 1 and 50")
-        if self.aspect == "native":
-            raise ValueError("aspect is native, and a report compares patches on equal grids; use square")

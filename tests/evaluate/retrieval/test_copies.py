@@ -197,9 +197,6 @@ def test_copies_are_made_of_images_drawn_from_the_seed():
     assert first.originals != second.originals
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"), [({"originals": 0}, "originals is 0"), ({"aspect": "native"}, "aspect is native; copies")]
-)
-def test_settings_that_cannot_work_are_refused(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        CopiesSettings(**wrong)
+def test_no_originals_are_refused():
+    with pytest.raises(ValueError, match="originals is 0"):
+        CopiesSettings(originals=0)

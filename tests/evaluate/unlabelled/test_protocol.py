@@ -180,7 +180,6 @@ def test_too_few_images_are_refused():
     [
         ({"images": 5}, "images is 5; it must be 20 or more"),
         ({"views": 1}, "views is 1"),
-        ({"aspect": "native"}, "use square"),
         ({"clusters": (1,)}, r"clusters is \[1\]"),
     ],
 )

@@ -120,8 +120,6 @@ def test_frames_that_change_their_size_are_refused(tmp_path):
         ({"window": -1}, "window is -1"),
         ({"previous": -1}, "previous is -1"),
         ({"temperature": 0.0}, "temperature is 0.0"),
-        ({"resize": 500}, "resize is 500; track prepares images in its own way"),
-        ({"readout": "mean"}, "readout is mean"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(wrong, message):

@@ -23,7 +23,7 @@ from polygrain.evaluate.settings.retrieval import CorrespondSettings
 from polygrain.parts.encoder import Features
 from polygrain.views import Crops, patch_centres
 
-BATCH = 32  # images at most, whose decoded pixels are held together
+BATCH = 32  # images, whose decoded pixels are held together
 METRICS = (*(f"PCK@{radius}" for radius in RADII), *(f"chance@{radius}" for radius in RADII), "mutual")
 
 
@@ -50,9 +50,8 @@ def compare_crops(
     left out."""
     device = pick_device(settings.device)
     request = Crops(name="correspond", count=2, size=size, scale=settings.scale, recipes=(settings.recipe,))
-    rows = min(BATCH, settings.batch_size)
-    for start in range(0, len(chosen), rows):
-        read = [(i, images.read(int(i))) for i in chosen[start : start + rows]]
+    for start in range(0, len(chosen), BATCH):
+        read = [(i, images.read(int(i))) for i in chosen[start : start + BATCH]]
         whole = {int(i): pixels.image for i, pixels in read if pixels.source == i}
         if not whole:
             continue

@@ -88,7 +88,7 @@ def evaluate_retrieve(
         scores={row: _scores(values, items[row], answered[row], settings.seed) for row, values in by_row.items()},
         facts={
             **search.facts,
-            "preprocessing": preprocessing(encoder.size, settings, opened),
+            "preprocessing": preprocessing(encoder.views(database, 1), opened),
             "features": IN_WORDS[settings.readout] + ", float32, unit length",
             "settings": settings.of_protocol() | {"size": encoder.size},
         },
@@ -111,14 +111,17 @@ class _Vectors(NamedTuple):
     def size(self) -> int:
         return self.settings.size or self.model.image_size
 
+    def views(self, images: Images, scale: float) -> Views:
+        stride = self.model.encoder.stride
+        side = max(stride, round(self.size * scale / stride) * stride) if scale != 1 else self.size
+        resize = self.settings.resize and max(side, round(self.settings.resize * scale))
+        return Views(images, side, resize, self.model.normalisation, self.settings.aspect)
+
     def __call__(self, images: Images, positions: NDArray[np.int64], what: str) -> tuple[Tensor, NDArray[np.int64]]:
         """(n, D) of unit length, and the positions (n,) of those that can be decoded."""
-        stride, total, seen = self.model.encoder.stride, torch.zeros(()), None
+        total, seen = torch.zeros(()), None
         for scale in self.settings.scales:
-            side = max(stride, round(self.size * scale / stride) * stride) if scale != 1 else self.size
-            resize = self.settings.resize and max(side, round(self.settings.resize * scale))
-            views = Views(images, side, resize, self.model.normalisation, self.settings.aspect)
-            seen, note = cache.features(self.model, views, positions, self.settings)
+            seen, note = cache.features(self.model, self.views(images, scale), positions, self.settings)
             self.notes.extend([note] if note else [])
             total = total + seen.pooled
         assert seen is not None

@@ -1,10 +1,9 @@
 """Choices about a comparison of models."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
 from polygrain.evaluate.settings.base import FeatureSettings
-from polygrain.evaluate.settings.unused import refuse
 
 OF_SEGMENTATION = ("size", "workers", "device", "seed")
 
@@ -17,21 +16,19 @@ class CompareSettings(FeatureSettings):
         suite: `quick` is kNN and the linear sweep on features computed once; `full` adds logistic regression on 10 % of
             the labels, few shots, retrieval, correspondence between crops, and the measures without labels;
             `segmentation` is the linear and the nearest-neighbour segmentation of images with masks.
-        test_share: share of each class of --data that is kept to test on where --val is not given.
+        test_share: share of each class of --data that is kept to test on where --val is not given; by default 0.2.
     """
 
     suite: Literal["quick", "full", "segmentation"] = "quick"
-    test_share: float = 0.2
+    test_share: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.test_share < 1:
+        if self.test_share is not None and not 0 < self.test_share < 1:
             raise ValueError(f"test_share is {self.test_share}; it must lie between 0 and 1, for example 0.2")
         if self.suite == "segmentation":
-            others = [field for field in fields(self) if field.name not in (*OF_SEGMENTATION, "suite")]
-            refuse(self, "segmentation", **{field.name: field.default for field in others})
-
-    def shared(self) -> dict[str, Any]:
-        """What every protocol of the suite is given."""
-        named = OF_SEGMENTATION if self.suite == "segmentation" else [field.name for field in fields(FeatureSettings)]
-        return {name: getattr(self, name) for name in named}
+            for field in fields(self):
+                value = getattr(self, field.name)
+                if field.name not in (*OF_SEGMENTATION, "suite") and value != field.default:
+                    told = "the suite segmentation prepares images in its own way, omit it"
+                    raise ValueError(f"{field.name} is {value}; {told}")

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from polygrain.evaluate.settings.base import FeatureSettings
+from polygrain.evaluate.settings.base import AspectSettings
 
 Grain = Literal["pooled", "region", "group"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedSettings(FeatureSettings):
+class EmbedSettings(AspectSettings):
     """Vectors of images or regions, as a file.
 
     Args:

@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from polygrain.evaluate.settings.base import FeatureSettings
+from polygrain.evaluate.settings.base import AspectSettings
 from polygrain.evaluate.settings.choices import check_held_out, check_one_of, check_subset
 
 
@@ -150,7 +150,7 @@ CHANGEABLE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings(FeatureSettings):
+class FinetuneSettings(AspectSettings):
     """Fine-tuning of the whole backbone with a fresh classifier, on all labels or a part of them.
 
     Args:

@@ -1,10 +1,9 @@
 """Choices about ranking: retrieval, near copies, correspondence."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from polygrain.evaluate.settings.base import FeatureSettings
-from polygrain.evaluate.settings.unused import refuse
+from polygrain.evaluate.settings.base import BatchSettings, EncoderSettings, FeatureSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +28,7 @@ class RetrieveSettings(FeatureSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopiesSettings(FeatureSettings):
+class CopiesSettings(BatchSettings):
     """Near-copy detection: cropped, compressed, blurred ... images find their originals among others (Copydays).
 
     Args:
@@ -44,16 +43,12 @@ class CopiesSettings(FeatureSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(self, "copies", resize=None, aspect="square", readout="pooled")
         if self.originals < 1:
             raise ValueError(f"originals is {self.originals}; it must be 1 or more")
 
-    def of_protocol(self) -> dict[str, Any]:
-        return {name: value for name, value in super().of_protocol().items() if name not in _PREPARED}
-
 
 @dataclass(frozen=True, kw_only=True)
-class CorrespondSettings(FeatureSettings):
+class CorrespondSettings(EncoderSettings):
     """Dense correspondence: patches of one crop find their places in another crop of the same image (PCK).
 
     Args:
@@ -68,15 +63,8 @@ class CorrespondSettings(FeatureSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(self, "correspond", resize=None, aspect="square", readout="pooled")
         if self.images < 1:
             raise ValueError(f"images is {self.images}; it must be 1 or more")
         low, high = self.scale
         if not 0 < low <= high <= 1:
             raise ValueError(f"scale is {list(self.scale)}; it must rise within 0 to 1, as in [0.4, 1.0]")
-
-    def of_protocol(self) -> dict[str, Any]:
-        return {name: value for name, value in super().of_protocol().items() if name not in _PREPARED}
-
-
-_PREPARED = ("resize", "aspect", "readout")  # fixed by these protocols

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from polygrain.evaluate.settings.base import FeatureSettings
+from polygrain.evaluate.settings.base import VectorSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookSettings(FeatureSettings):
+class LookSettings(VectorSettings):
     """Images seen as they are and changed: what every measure without labels starts from.
 
     Args:
@@ -14,20 +14,21 @@ class LookSettings(FeatureSettings):
         changed: how many of them are also shown changed: cropped, recoloured, mirrored ...
         views: random crops of each changed image, 2 or more.
         neighbours: length of the lists of nearest neighbours that are compared.
+        cache: folder in which features of image files are kept, so that they are computed once; `none` keeps nothing.
+            By default $POLYGRAIN_CACHE, or polygrain/ in the user's cache folder.
     """
 
     images: int = 2000
     changed: int = 500
     views: int = 4
     neighbours: int = 10
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("images", 20), ("changed", 10), ("views", 2), ("neighbours", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be {least} or more")
-        if self.aspect == "native":
-            raise ValueError("aspect is native, and changed images are compared as squares; use square")
 
 
 @dataclass(frozen=True, kw_only=True)

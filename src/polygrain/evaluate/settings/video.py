@@ -3,14 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from polygrain.evaluate.settings.base import FeatureSettings
-from polygrain.evaluate.settings.unused import refuse
+from polygrain.evaluate.settings.base import EncoderSettings
 
 PREVIOUS = {"dino": 7, "mugs": 20}  # frames of the context besides the first
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackSettings(FeatureSettings):
+class TrackSettings(EncoderSettings):
     """Video object segmentation: object masks of the first frame follow the patches, nothing is trained (DINO).
 
     Args:
@@ -37,7 +36,6 @@ class TrackSettings(FeatureSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        refuse(self, "track", resize=None, aspect="square", readout="pooled")
         for name, least in (("previous", 0), ("neighbours", 1), ("window", 0)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -51,6 +49,6 @@ class TrackSettings(FeatureSettings):
         return PREVIOUS[self.preset] if self.previous is None else self.previous
 
     def of_protocol(self) -> dict[str, Any]:
-        unused = ("resize", "aspect", "readout", "preset", "previous", "sequences", "split", "out")
+        unused = ("preset", "previous", "sequences", "split", "out")
         fields = {name: value for name, value in super().of_protocol().items() if name not in unused}
         return {**fields, "size": self.size or 480, "previous": self.context}

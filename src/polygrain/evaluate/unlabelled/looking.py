@@ -89,7 +89,7 @@ def open_and_draw(model: Any, data: Any, settings: LookSettings) -> Opened:
         notes.append(f"{lost} images cannot be decoded and are left out")
     facts = {
         "data": {"images": len(kept), "digest": digest(images, kept)},
-        "preprocessing": preprocessing(size, settings, opened),
+        "preprocessing": preprocessing(views, opened),
         "features": IN_WORDS[settings.readout] + ", float32",
         "settings": settings.of_protocol(),
     }
