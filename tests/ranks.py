@@ -1,7 +1,6 @@
 """Runs a function in several gloo processes and returns what each rank returned."""
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +11,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def _run(
-    rank: int, function: Callable[..., Any], world: int, port: int, folder: str, arguments: tuple[Any, ...]
-) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
+def _run(rank: int, function: Callable[..., Any], world: int, folder: str, arguments: tuple[Any, ...]) -> None:
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world))
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     try:
         torch.save(function(*arguments), Path(folder) / f"{rank}.pt")
     finally:
@@ -26,9 +23,6 @@ def _run(
 
 def run_ranks(function: Callable[..., Any], *arguments: Any, world: int = 2) -> list[Any]:
     """`function` must be importable (module level); it runs once per rank with the process group up."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_run, args=(function, world, port, folder, arguments), nprocs=world)
+        mp.spawn(_run, args=(function, world, folder, arguments), nprocs=world)
         return [torch.load(Path(folder) / f"{rank}.pt", weights_only=False) for rank in range(world)]
