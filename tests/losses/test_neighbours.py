@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from polygrain.losses.neighbours import knn_predict, nearest, ranked_classes
+from polygrain.losses.neighbours import knn_predict, nearest, ranked_classes, weighted_votes
 
 
 def cloud(n, *, classes=7, dim=10, seed=0, noise=1.5):
@@ -95,6 +95,21 @@ def test_a_bank_in_pieces_has_the_same_neighbours_and_more_votes_than_a_piece_ha
     whole, pieces = nearest(queries, bank, k), nearest(queries, bank, k, chunk_bytes=4 * 256 * 33)
     torch.testing.assert_close(whole.similarity, pieces.similarity)
     assert torch.equal(whole.rows, pieces.rows)
+
+
+def test_votes_are_held_for_some_queries_at_a_time(monkeypatch):
+    """Votes of all queries for all classes would grow with both: 5 GiB for iNaturalist 2018."""
+    held = []
+
+    def watched(neighbours, *rest, **more):
+        held.append(len(neighbours.rows))
+        return weighted_votes(neighbours, *rest, **more)
+
+    monkeypatch.setattr("polygrain.losses.neighbours.weighted_votes", watched)
+    bank, labels = cloud(300)
+    queries, _ = cloud(100, seed=1)
+    knn_predict(queries, bank, labels, classes=1000, ks=(5,), chunk_bytes=16 * 1000 * 30)
+    assert held == [30, 30, 30, 10]
 
 
 def test_ties_go_to_the_lowest_class():

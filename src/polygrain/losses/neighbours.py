@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_BYTES = 128 * 2**20
+VOTE_BYTES = 16  # of one class for one query: votes, and their sorted values and places
 FEWEST_QUERIES = 256  # at once; with fewer, reading the bank costs more than multiplying with it
 
 
@@ -27,31 +28,35 @@ def nearest(queries: Tensor, bank: Tensor, k: int, *, chunk_bytes: int = CHUNK_B
         chunk_bytes: similarities are taken in pieces of so many bytes; for a large bank they are of some queries and
             some rows, and the nearest of each piece are merged.
     """
-    together = chunk_bytes // (4 * len(bank))  # queries whose similarities to all rows fit
-    rows = len(bank)
+    k = min(k, len(bank))
+    together, rows = chunk_bytes // (4 * len(bank)), len(bank)  # queries whose similarities to all rows fit
     if together < min(len(queries), FEWEST_QUERIES):
         together, rows = FEWEST_QUERIES, max(k, chunk_bytes // (4 * FEWEST_QUERIES))
-    with torch.autocast(queries.device.type, enabled=False):
-        parts = [_nearest(some, bank, k, rows) for some in torch.split(queries, max(1, together))]
-    return Neighbours(torch.cat([p.similarity for p in parts]), torch.cat([p.rows for p in parts]))
-
-
-def _nearest(queries: Tensor, bank: Tensor, k: int, rows: int) -> Neighbours:
-    """Piece by piece of so many rows of the bank."""
-    queries = F.normalize(queries.float(), dim=1)
+    together = max(1, together)
     best = Neighbours(
-        queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.long).to(queries.device)
+        torch.full((len(queries), k), -torch.inf, device=queries.device),
+        torch.zeros(len(queries), k, dtype=torch.long, device=queries.device),
     )
-    for start in range(0, len(bank), rows):
-        piece = F.normalize(bank[start : start + rows].float(), dim=1)
-        found = (queries @ piece.T).topk(min(k, len(piece)), dim=1)
-        if len(piece) == len(bank):
-            return Neighbours(found.values, found.indices)
-        similarity = torch.cat([best.similarity, found.values], dim=1)
-        places = torch.cat([best.rows, found.indices + start], dim=1)
-        merged = similarity.topk(min(k, similarity.shape[1]), dim=1)
-        best = Neighbours(merged.values, places.gather(1, merged.indices))
+    with torch.autocast(queries.device.type, enabled=False):
+        for start in range(0, len(bank), rows):
+            piece = F.normalize(bank[start : start + rows].float(), dim=1)
+            for some, *kept in zip(*(torch.split(of, together) for of in (queries, *best)), strict=True):
+                _merge(Neighbours(*kept), F.normalize(some.float(), dim=1) @ piece.T, start)
     return best
+
+
+def _merge(best: Neighbours, similarity: Tensor, start: int) -> None:
+    """Writes into `best` (B, k) the nearest of it and of the rows from `start` on, by their similarity (B, n)."""
+    k = best.rows.shape[1]
+    found = similarity.topk(min(k, similarity.shape[1]), dim=1)
+    rows = found.indices + start
+    if start == 0:  # a piece has k rows or more, but for the last one
+        best.similarity.copy_(found.values)
+        best.rows.copy_(rows)
+        return
+    merged = torch.cat([best.similarity, found.values], dim=1).topk(k, dim=1)
+    best.similarity.copy_(merged.values)
+    best.rows.copy_(torch.cat([best.rows, rows], dim=1).gather(1, merged.indices))
 
 
 def weighted_votes(
@@ -107,5 +112,9 @@ def knn_predict(
         ks: rising numbers of neighbours, each at most N.
     """
     neighbours = nearest(queries, bank, ks[-1], chunk_bytes=chunk_bytes)
-    votes = weighted_votes(neighbours, labels, classes=classes, ks=ks, temperature=temperature)
-    return torch.stack([ranked_classes(v, top) for v in votes])
+    together = max(1, chunk_bytes // (VOTE_BYTES * classes))  # queries
+    parts = []
+    for similarity, rows in zip(*(torch.split(of, together) for of in neighbours), strict=True):
+        votes = weighted_votes(Neighbours(similarity, rows), labels, classes=classes, ks=ks, temperature=temperature)
+        parts.append(torch.stack([ranked_classes(v, top) for v in votes]))
+    return torch.cat(parts, dim=1)
