@@ -19,7 +19,13 @@ def test_a_part_gives_the_images_of_its_positions():
 def test_other_positions_are_another_source():
     whole = Scenes(6, size=16)
     assert Part(whole, [4, 1]).fingerprint() != Part(whole, [1, 4]).fingerprint()
+    assert Part(whole, [4, 1]).content() != Part(whole, [1, 4]).content()
     assert Part(whole, [4, 1]).state() == Part(Scenes(6, size=16), [4, 1]).state()
+
+
+def test_datasets_of_other_pictures_are_other_sources():
+    first, same, other = (Coloured([0, 1, 2], seed=seed).content() for seed in (0, 0, 1))
+    assert first == same != other
 
 
 def test_every_class_of_two_is_in_both_parts_of_a_stratified_split():

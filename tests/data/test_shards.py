@@ -252,6 +252,15 @@ def test_a_fingerprint_of_shards_knows_their_members_and_not_where_they_lie(tmp_
     assert len({prints[0], *changed}) == 4
 
 
+def test_the_content_of_shards_is_that_of_their_members_wherever_they_lie(tmp_path: Path):
+    (tmp_path / "x").mkdir()
+    first, moved, other = (
+        open_images(write(tmp_path / path, {"a.bmp": bmp})).content()
+        for path, bmp in (("0.tar", bytes(64)), ("x/other.tar", bytes(64)), ("1.tar", bytes(63) + b"1"))
+    )
+    assert first == moved != other
+
+
 def test_a_label_that_is_no_number_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match=r"label b'cat' of 'a.cls'"):
         open_images(write(tmp_path / "0.tar", {"a.png": png(0), "a.cls": b"cat"}))

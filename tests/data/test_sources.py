@@ -158,6 +158,17 @@ def test_a_fingerprint_knows_names_and_order_but_not_the_place(tmp_path: Path):
     assert Scenes(9, seed=1).fingerprint() == Scenes(9, seed=1).fingerprint() != Scenes(9, seed=2).fingerprint()
 
 
+def test_the_content_of_a_folder_is_that_of_its_pixels_wherever_they_lie(tmp_path: Path):
+    def content(root: str, number: int, size: tuple[int, int] = (8, 8)) -> str:
+        for path in ["1.bmp", "2.bmp"]:
+            (tmp_path / root).mkdir(exist_ok=True)
+            Image.new("RGB", size, (number, 0, 0)).save(tmp_path / root / path)  # as long, whatever its colour
+        return open_images(tmp_path / root).content()
+
+    assert content("x", 1) == content("y", 1)
+    assert len({content("x", 1), content("x", 2), content("x", 1, (9, 9))}) == 3
+
+
 def test_names_need_not_be_text(tmp_path: Path):
     odd = [b"caf\xe9.png", b"new\nline.png", "漢字.png".encode(), b"x" * 251 + b".png"]
     data = write(tmp_path / "1.png", 9).read_bytes()

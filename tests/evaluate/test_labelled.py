@@ -84,7 +84,7 @@ def test_class_numbers_with_gaps_are_numbered_anew_and_said():
     plain = evaluate_knn("pixels", Coloured(LABELS), Coloured(LABELS), settings)
     assert gaps.facts["classes"] == 8
     assert any("run from 5 to 700005 with 8 in use" in note for note in gaps.notes)
-    assert not plain.notes
+    assert not any("run from" in note for note in plain.notes)
 
 
 def test_classes_that_only_one_split_has_are_told():

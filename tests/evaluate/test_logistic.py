@@ -128,7 +128,8 @@ def test_a_share_is_named_in_details_and_part_of_the_protocol():
     )
     names = half.details["subset"]["names"]
     assert len(names) == half.facts["data"]["images"] == 40
-    assert half.facts["data"]["sha256"] == hashlib.sha256("\n".join(names).encode()).hexdigest()
+    rows = [int(name.removeprefix("picture ")) for name in names]
+    assert half.facts["data"]["sha256"] == hashlib.sha256(np.array(rows).tobytes()).hexdigest()
     assert half.fingerprint != third.fingerprint
 
 

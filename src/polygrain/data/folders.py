@@ -71,12 +71,21 @@ class FolderImages(Images):
     def fingerprint(self) -> str:
         return hashlib.blake2b(b"folder" + self._names.digest(), digest_size=16).hexdigest()
 
+    def content(self) -> str:
+        digest = hashlib.blake2b(super().content().encode(), digest_size=16)
+        for i in range(len(self)):
+            digest.update(b"%d;" % self._stat(i).st_size)
+        return digest.hexdigest()
+
     def state(self) -> str:
         digest = hashlib.blake2b(self.fingerprint().encode(), digest_size=16)
         for i in range(len(self)):
-            state = os.stat(os.path.join(os.fsencode(self.root), self._names[i]))  # noqa: PTH116, PTH118 Path knows no bytes
+            state = self._stat(i)
             digest.update(b"%d %d;" % (state.st_size, state.st_mtime_ns))
         return digest.hexdigest()
+
+    def _stat(self, i: int) -> os.stat_result:
+        return os.stat(os.path.join(os.fsencode(self.root), self._names[i]))  # noqa: PTH116, PTH118 Path knows no bytes
 
     def labels(self) -> NDArray[np.int64] | None:
         return None if self._labels is None else self._labels.astype(np.int64)

@@ -39,6 +39,9 @@ class Part(Images):
     def fingerprint(self) -> str:
         return self._with_positions(self.whole.fingerprint())
 
+    def content(self) -> str:
+        return self._with_positions(self.whole.content())
+
     def state(self) -> str | None:
         state = self.whole.state()
         return None if state is None else self._with_positions(state)

@@ -76,6 +76,9 @@ class Scenes(Images):
         pixels = self.scene(i).pixels if self._kept is None else self._kept[i]
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
+    def content(self) -> str:
+        return self.state()
+
     def state(self) -> str:
         return f"{self.fingerprint()} {self.size} {self.images_per_instance}"
 

@@ -14,6 +14,7 @@ from polygrain.evaluate import cache
 from polygrain.evaluate.classes import absent, common_labels, numbered
 from polygrain.evaluate.features import Views
 from polygrain.evaluate.models import Model, open_model, pick_device
+from polygrain.evaluate.overlap import shared
 from polygrain.evaluate.readouts import IN_WORDS
 from polygrain.evaluate.result import versions
 from polygrain.evaluate.settings import FeatureSettings
@@ -120,6 +121,9 @@ def encoded_sets(sets: Sets, settings: FeatureSettings) -> Labelled:
     )
     if constant(train):
         notes.append("the features of all training images are the same: this model tells no image from another")
+    elif both := shared(train, val):
+        told = "have the features of a training image: copies, or pictures that this model cannot tell apart"
+        notes.append(f"{both:,} of {len(val):,} validation images {told}")
     facts = facts_of(sets, train_labels, val_labels, settings)
     described = describe(sets.model) | {"dimensions": train.shape[1]}
     return Labelled(train, train_labels, val, val_labels, sets.classes, facts, described, sets.details, tuple(notes))
@@ -170,7 +174,7 @@ def constant(features: Tensor) -> bool:
 
 def data_facts(images: Images, labels: Tensor) -> dict[str, Any]:
     """What was measured on, so that another set, or the same with other labels, is known to be another."""
-    digest = hashlib.blake2b(images.fingerprint().encode() + labels.cpu().numpy().tobytes(), digest_size=16)
+    digest = hashlib.blake2b(images.content().encode() + labels.cpu().numpy().tobytes(), digest_size=16)
     return {"images": len(labels), "digest": digest.hexdigest()}
 
 

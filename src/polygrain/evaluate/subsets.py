@@ -43,10 +43,10 @@ def choose(
     if choice.share is None or choice.share == 1:
         return Chosen(positions, {}, {}, ())
     kept = positions[stratified(labels[positions], choice.share, seed)]
-    names = [images.name(int(i)) for i in kept]
-    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+    digest = hashlib.sha256(kept.tobytes()).hexdigest()  # not of the names, which may hold where the images lie
     note = f"{len(kept):,} of {len(positions):,} training images ({choice.share:.3g} of each class, 1 at least)"
-    return Chosen(kept, {"share": choice.share, "sha256": digest}, {"sha256": digest, "names": names}, (note,))
+    names = [images.name(int(i)) for i in kept]
+    return Chosen(kept, {"share": choice.share, "sha256": digest}, {"names": names}, (note,))
 
 
 def stratified(labels: NDArray[np.int64], share: float, seed: int) -> NDArray[np.int64]:

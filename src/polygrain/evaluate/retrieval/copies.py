@@ -97,7 +97,7 @@ def evaluate_copies(
         },
         facts={
             "data": {"copies": len(truth), "originals": originals_asked, "database": len(order), "digest": hunt.digest},
-            "whitening": None if white is None else white.fingerprint(),
+            "whitening": None if white is None else white.content(),
             "preprocessing": {
                 "resize": f"squeezed to {size} px, bicubic, antialiased",
                 "mean": list(opened.normalisation.mean),

@@ -44,7 +44,7 @@ def evaluate_correspond(
     device = pick_device(settings.device)
     opened.encoder.to(device)
     images = open_images(data, opened.encoder.channels)
-    digest = hashlib.blake2b(images.fingerprint().encode(), digest_size=16)
+    digest = hashlib.blake2b(images.content().encode(), digest_size=16)
     if keypoints is None:
         chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(images))[: settings.images])
         parts = compare_crops(opened, images, chosen, size, settings)

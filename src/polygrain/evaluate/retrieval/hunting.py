@@ -31,12 +31,12 @@ class Hunt(NamedTuple):
     copies: list[Picture]
     kinds: list[str]  # of each copy, what was done to it
     originals: list[int]  # of each copy, the place of its original in the database
-    digest: str  # of the names
+    digest: str  # of the images
 
     def among(self, others: Any) -> "Hunt":
         """The same with all images of another source in the database."""
         images = open_images(others)
-        digest = hashlib.blake2b((self.digest + images.fingerprint()).encode(), digest_size=16).hexdigest()
+        digest = hashlib.blake2b((self.digest + images.content()).encode(), digest_size=16).hexdigest()
         return self._replace(database=[*self.database, *everything(images)], digest=digest)
 
 
@@ -54,7 +54,7 @@ def made(images: Images, originals: int, seed: int) -> Hunt:
     chosen = random.permutation(len(images))[:originals].tolist()
     copies = [Picture(images, i, attack) for attack in ATTACKS for i in chosen]
     kinds = [attack for attack in ATTACKS for _ in chosen]
-    return Hunt(everything(images), copies, kinds, chosen * len(ATTACKS), images.fingerprint())
+    return Hunt(everything(images), copies, kinds, chosen * len(ATTACKS), images.content())
 
 
 def copydays(root: str | os.PathLike[str]) -> Hunt:
@@ -84,7 +84,7 @@ def copydays(root: str | os.PathLike[str]) -> Hunt:
         _at(images, copies),
         [str(paths[i].parent) for i in copies],
         [places[paths[i].name[:PREFIX]] for i in copies],
-        images.fingerprint(),
+        images.content(),
     )
 
 

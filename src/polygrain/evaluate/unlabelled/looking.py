@@ -100,7 +100,7 @@ def open_and_draw(model: Any, data: Any, settings: LookSettings) -> Opened:
 
 def digest(images: Images, positions: NDArray[np.int64]) -> str:
     """Short text that changes with the images that were drawn."""
-    return hashlib.blake2b(images.fingerprint().encode() + positions.tobytes(), digest_size=16).hexdigest()
+    return hashlib.blake2b(images.content().encode() + positions.tobytes(), digest_size=16).hexdigest()
 
 
 @torch.no_grad()
