@@ -77,7 +77,7 @@ def test_masks_of_two_sizes_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("colour", "picture of mode RGB"), ("text", "cannot be read as a mask")]
+    ("content", "message"), [("colour", "holds colours"), ("text", "cannot decode mask 'mask.png in")]
 )
 def test_what_is_no_mask_is_refused(tmp_path, content, message):
     if content == "colour":
@@ -86,6 +86,24 @@ def test_what_is_no_mask_is_refused(tmp_path, content, message):
         (tmp_path / "mask.png").write_text("no picture")
     with pytest.raises(ValueError, match=message):
         read_mask(Files(tmp_path), "mask.png")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_gray_masks_of_few_bits_keep_their_ids(tmp_path, bits):
+    """Pillow stretches them to 0..255 when it reads them."""
+    ids = np.arange(16, dtype=np.uint8).reshape(2, 8) & (2**bits - 1)
+    Image.fromarray(ids).save(tmp_path / "m.png", bits=bits)
+    data = bytearray((tmp_path / "m.png").read_bytes())
+    assert read_mask(Files(tmp_path), "m.png").tolist() == ids.tolist(), data[24]
+
+
+def test_a_frame_that_is_cut_short_is_named(tmp_path):
+    root = write_davis(tmp_path)
+    frame = root / "JPEGImages/480p/discs/00002.jpg"
+    frame.write_bytes(frame.read_bytes()[:300])
+    davis = Davis(root)
+    with pytest.raises(ValueError, match=r"cannot decode frame 'JPEGImages/480p/discs/00002.jpg' in"):
+        davis.frame(davis.videos[0], 2)
 
 
 def test_colours_are_those_of_pascal_voc():

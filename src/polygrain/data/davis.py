@@ -9,12 +9,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from polygrain.data.decoding import decode
+from polygrain.data.decoding import Undecodable, decode
+from polygrain.data.masks import decode_ids
 from polygrain.data.tar import members
 
+LARGEST_ID = 255
 FRAMES, MASKS = "JPEGImages/480p", "Annotations/480p"
 Mask = NDArray[np.uint8]  # (H, W) object ids, 0 for the background
 
@@ -84,7 +86,11 @@ class Davis:
 
     def frame(self, video: Video, i: int) -> Tensor:
         """(3, H, W) uint8."""
-        return decode(self.files.read(f"{FRAMES}/{video.name}/{video.frames[i]}.jpg"))
+        name = f"{FRAMES}/{video.name}/{video.frames[i]}.jpg"
+        try:
+            return decode(self.files.read(name))
+        except Undecodable as error:
+            raise ValueError(f"cannot decode frame {name!r} in {self.files.root}: {error}") from error
 
     def mask(self, video: Video, i: int) -> Mask:
         return read_mask(self.files, f"{MASKS}/{video.name}/{video.frames[i]}.png")
@@ -145,17 +151,12 @@ def read_mask(files: Files, name: str) -> Mask:
     """Object ids of an indexed or gray PNG.
 
     Raises:
-        ValueError: when it is something else.
+        ValueError: when it is something else, or an id is above 255.
     """
-    try:
-        with Image.open(io.BytesIO(files.read(name))) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise ValueError(
-                    f"{name} is a picture of mode {image.mode}; masks are indexed or gray PNG, id by pixel"
-                )
-            return np.asarray(image).astype(np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"{name} in {str(files.root)!r} cannot be read as a mask: {error}") from error
+    ids = decode_ids(files.read(name), f"{name} in {files.root}")
+    if ids.max() > LARGEST_ID:
+        raise ValueError(f"mask '{name} in {files.root}' holds id {ids.max()}; ids of objects are 0 to {LARGEST_ID}")
+    return ids.astype(np.uint8)
 
 
 def check_size(what: str, shape: Sequence[int], other: str, wanted: Sequence[int]) -> None:

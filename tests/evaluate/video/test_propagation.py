@@ -1,4 +1,6 @@
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from polygrain.evaluate.video.propagation import (
     propagate,
     to_mask,
 )
+from tests.references import make_propagation as references
 
 
 def unit(*shape, seed=0):
@@ -49,6 +52,26 @@ def test_labels_travel_as_patch_by_patch_loops_say(neighbours, window):
     torch.testing.assert_close(
         propagate(target, sources, labels, **how), slowly(target, sources, labels, **how), atol=1e-6, rtol=0
     )
+
+
+def test_labels_and_masks_are_those_of_the_authors_code():
+    theirs = json.loads((Path(references.__file__).parent / "propagation.json").read_text())
+    first = F.one_hot(references.first_mask(), references.CLASSES).permute(2, 0, 1).float()
+    how = Propagation(references.PREVIOUS, references.NEIGHBOURS, references.WINDOW, temperature=0.1)
+    *_, labels = follow(references.features(), first, how)
+    torch.testing.assert_close(labels.flatten(), torch.tensor(theirs["labels"]), atol=1e-6, rtol=0)
+    mask = to_mask(labels, references.PATCH, (24, 36))
+    assert ["".join(map(str, row)) for row in mask.tolist()] == theirs["ids"]
+    full = to_mask(torch.stack([torch.zeros(2, 2), torch.ones(2, 2)]), 1, (2, 2))
+    assert full.flatten().tolist() == theirs["of_an_object_that_fills_the_frame"]
+
+
+def test_a_low_temperature_is_the_most_similar_patch():
+    target, sources = unit(6, 5, 7), unit(3, 6, 5, 7, seed=1)
+    labels = torch.rand(3, 2, 5, 7, generator=torch.Generator().manual_seed(2))
+    cold = propagate(target, sources, labels, window=12, temperature=1e-4)
+    best = torch.einsum("dyx,ndab->yxnab", target, sources).flatten(2).argmax(-1)  # (5, 7)
+    torch.testing.assert_close(cold, labels.transpose(0, 1).flatten(1)[:, best])
 
 
 def test_blocks_of_any_size_give_the_same_labels():
@@ -105,6 +128,11 @@ def test_frames_get_the_sizes_of_the_official_script(shape, size, wanted):
     if shape[0] == shape[1]:
         wanted = (480, 448)  # a square counts as lying: its width goes down to a multiple of 64
     assert frame_size(torch.zeros(3, *shape), size) == wanted
+
+
+def test_a_size_whose_longer_side_goes_down_to_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"size is 32, and a frame of 854x480 .* use 64 or more"):
+        frame_size(torch.zeros(3, 480, 854), 32)
 
 
 def test_frames_are_resized_between_pixel_centres_without_smoothing():

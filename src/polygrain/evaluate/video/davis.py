@@ -85,10 +85,12 @@ def score_video(predicted: NDArray[np.uint8], truth: NDArray[np.uint8], name: st
     check_size(f"the prediction of {name}", predicted.shape[1:], "its masks", truth.shape[1:])
     if len(truth) < 3:
         raise ValueError(f"{name} has {len(truth)} frames; as the first and the last do not count, 3 are needed")
+    void = (truth[0] == VOID).any()
     truth = np.where(truth == VOID, 0, truth)
     objects = int(truth[0].max())
     if not objects:
-        raise ValueError(f"the first mask of {name} holds no object: all its pixels are background")
+        only = "background or void (255); DAVIS-2016 has 255 for the object: write it as 1" if void else "background"
+        raise ValueError(f"the first mask of {name} holds no object: all its pixels are {only}")
     if (largest := int(predicted[1:-1].max())) > objects:
         raise ValueError(f"{name}: object {largest} is predicted, and there are {objects} objects")
     pairs = [(predicted[t], truth[t]) for t in range(1, len(truth) - 1)]

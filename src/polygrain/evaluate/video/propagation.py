@@ -26,9 +26,16 @@ class Propagation(NamedTuple):
 
 def frame_size(frame: Tensor, size: int, multiple: int = 64) -> tuple[int, int]:
     """Height and width to which a frame (3, H, W) is brought: its shorter side to `size`, the longer one down to a
-    multiple."""
+    multiple.
+
+    Raises:
+        ValueError: when that multiple is 0.
+    """
     height, width = frame.shape[1:]
     longer = int(size * max(height, width) / min(height, width) // multiple * multiple)
+    if not longer:
+        told = f"a frame of {width}x{height} would have a longer side of 0, down to a multiple of {multiple} px"
+        raise ValueError(f"size is {size}, and {told}; use {multiple} or more")
     return (longer, size) if height > width else (size, longer)
 
 
@@ -83,11 +90,11 @@ def propagate(
         allowed = (row[:, None] - source_row).abs() <= window  # (r, s)
         inside = allowed[:, None, :, None] & near[:, None]  # (r, w, s, w)
         cosine = torch.einsum("drc,nds->rcns", target[:, start:end], sources[:, :, low:high].flatten(2))
-        affinity = (cosine / temperature).exp_()  # (r, w, n, s * w)
-        affinity *= inside.flatten(2)[:, :, None]
-        affinity = affinity.flatten(2).flatten(0, 1)  # (r * w, n * s * w)
-        least = affinity.topk(min(neighbours, affinity.shape[1]), dim=1).values[:, -1:]
-        affinity.masked_fill_(affinity < least, 0)
+        cosine.masked_fill_(~inside.flatten(2)[:, :, None], -torch.inf)  # (r, w, n, s * w)
+        cosine = cosine.flatten(2).flatten(0, 1)  # (r * w, n * s * w)
+        most = cosine.topk(min(neighbours, cosine.shape[1]), dim=1).values
+        cosine.masked_fill_(cosine < most[:, -1:], -torch.inf)
+        affinity = cosine.sub_(most[:, :1]).div_(temperature).exp_()  # the largest is 1, so none can overflow
         affinity /= affinity.sum(dim=1, keepdim=True)
         known = labels[:, :, low:high].flatten(2).transpose(1, 2).flatten(0, 1)  # (n * s * w, C)
         parts.append((affinity @ known).view(end - start, width, -1))
@@ -127,6 +134,7 @@ def to_mask(labels: Tensor, stride: int, size: tuple[int, int]) -> NDArray[np.ui
     large = F.interpolate(labels[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
     flat = large.flatten(1)
     low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
-    spread = torch.where(high > low, high - low, 1)  # labels alike everywhere become 0
-    ids = ((flat - low) / spread).argmax(dim=0).view(large.shape[1:]).byte().cpu().numpy()
+    alike = torch.where(high > 0, torch.inf, 0)  # 0 / 0 in the script, which wins: an object that fills the frame
+    stretched = torch.where(high > low, (flat - low) / (high - low), alike)
+    ids = stretched.argmax(dim=0).view(large.shape[1:]).byte().cpu().numpy()
     return np.array(Image.fromarray(ids).resize((size[1], size[0]), Image.Resampling.NEAREST))

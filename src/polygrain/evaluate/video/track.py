@@ -123,7 +123,7 @@ def tracker(model: Model, davis: Davis, settings: TrackSettings, notes: list[str
     encoder.check_size(size)
     encoder.to(device)
     normalisation = _normalisation(model)
-    multiple = MULTIPLE if MULTIPLE % encoder.stride == 0 else encoder.stride
+    multiple = _multiple(model)
 
     def features(video: Video) -> Iterator[Tensor]:
         """(D, h, w) of each frame."""
@@ -158,11 +158,18 @@ def _normalisation(model: Model) -> Normalisation:
     return model.normalisation._replace(std=DINO_STD) if model.normalisation == IMAGENET else model.normalisation
 
 
+def _multiple(model: Model) -> int:
+    """Of the longer side of frames: that of the script, unless patches do not divide it."""
+    stride = model.encoder.stride
+    return MULTIPLE if MULTIPLE % stride == 0 else stride
+
+
 def _protocol(model: Model, settings: TrackSettings) -> dict[str, Any]:
     mean, std = _normalisation(model)
+    longer = f"longer one down to a multiple of {_multiple(model)}"
     return {
         "preprocessing": {
-            "resize": f"shorter side to {settings.size or 480} px, longer one to a multiple of {MULTIPLE}, bilinear",
+            "resize": f"shorter side to {settings.size or 480} px, {longer}, bilinear",
             "mean": list(mean),
             "std": list(std),
         },
