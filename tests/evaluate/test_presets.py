@@ -80,8 +80,8 @@ FIELDS = {
     "cars_s": DEIT | {"epochs": 1000},
     "cars_b": DEIT | {"epochs": 1000, "drop_path": 0.3},
 }
-# learning rates at the published batch, of the last layer and of the head where it has its own; Mugs' scripts for transfer
-# and for few labels multiply theirs by batch / 512
+# learning rates at the published batch, of the last layer, and of the head where it has its own; Mugs' scripts for
+# transfer and for few labels multiply theirs by batch / 512
 RATES = {
     "mugs_s": (1.2e-3, None),
     "mugs_b": (1.2e-3, None),

@@ -64,7 +64,7 @@ def fitted(recipe: FinetuneRecipe, images: int) -> FinetuneRecipe:
         ValueError: when a single image is left to train.
     """
     if images < 2:
-        raise ValueError(f"{images} image is left to train, and fine-tuning needs 2 or more; hold out less")
+        raise ValueError(f"{images} image is left to train, and fine-tuning needs 2 or more; give more images")
     return dataclasses.replace(recipe, train_batch_size=min(recipe.train_batch_size, images) // 2 * 2)
 
 
