@@ -3,6 +3,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from polygrain.evaluate.protocols import PROTOCOLS
+from polygrain.evaluate.settings.comparing import CompareSettings
+from polygrain.evaluate.settings.embedding import EmbedSettings
 from polygrain.methods import METHODS
 from polygrain.methods.adding import ADDABLE
 from polygrain.ranges import COUNT, PART, POSITIVE, check_ranges
@@ -42,7 +45,10 @@ def test_numbers_at_their_bounds_and_none_pass() -> None:
     assert Example(count=None, scale=(1.0, 1.0)).count is None
 
 
-@pytest.mark.parametrize("settings", [*METHODS.values(), *ADDABLE.values(), PretrainSettings])
+EVALUATIONS = [CompareSettings, EmbedSettings, *(protocol.settings for protocol in PROTOCOLS.values())]
+
+
+@pytest.mark.parametrize("settings", [*METHODS.values(), *ADDABLE.values(), PretrainSettings, *EVALUATIONS])
 def test_no_number_of_any_setting_may_be_nan_and_none_that_counts_may_be_negative(settings: type) -> None:
     given = {"data": "d", "out": "o"} if settings is PretrainSettings else {}
     for field in dataclasses.fields(settings):

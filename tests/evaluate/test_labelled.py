@@ -9,7 +9,7 @@ from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.knn import evaluate_knn
 from polygrain.evaluate.labelled import common_labels
 from polygrain.evaluate.linear import evaluate_linear
-from polygrain.evaluate.models import open_model, weights_sha256
+from polygrain.evaluate.models import open_model, pick_device, weights_sha256
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSettings, LogisticSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
@@ -172,6 +172,7 @@ def test_an_encoder_in_memory_is_a_model_too():
         (LinearSettings, {"held_out": 1.0}, "held_out is 1.0"),
         (LinearSettings, {"learning_rates": (0.1, 0.0)}, "learning_rates"),
         (LinearSettings, {"epochs": 0}, "epochs is 0"),
+        (LinearSettings, {"preset": "mae", "epochs": 10}, "epochs is 10, and preset mae rises to its .* in 10"),
         (LinearSettings, {"preset": "dino"}, "did you mean dinov2"),
         (LinearSettings, {"readouts": ("pooled", "cls1")}, "cannot be swept"),
         (LogisticSettings, {"share": 0.1, "list": "a.txt"}, "give one of them"),
@@ -184,6 +185,16 @@ def test_an_encoder_in_memory_is_a_model_too():
 def test_settings_that_cannot_work_are_refused(settings, wrong, message):
     with pytest.raises(ValueError, match=message):
         settings(**wrong)
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert pick_device("auto") == "cpu"
+    with pytest.raises(ValueError, match=r"^device is 'cuda', which torch does not find here; there is cpu$"):
+        evaluate_knn("pixels", *train_and_val(), KnnSettings(k=(1,), size=16, workers=0, device="cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pick_device("auto") == pick_device("cuda") == "cuda"
 
 
 def test_settings_import_nothing_heavy():

@@ -8,6 +8,7 @@ import torch
 from polygrain.evaluate.linear import evaluate_linear, linear_probe, with_steps
 from polygrain.evaluate.settings import LinearSettings
 from polygrain.evaluate.settings.heads import PRESETS, HeadRecipe
+from polygrain.evaluate.sweep import Learner
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from tests.evaluate.fakes import Coloured
 
@@ -100,6 +101,27 @@ def test_training_on_augmented_images_leaves_every_byte_of_the_encoder(settings)
     assert result.details["epochs"] == 2
 
 
+def test_images_that_cannot_be_decoded_are_counted_alike_with_and_without_augmentation():
+    train = Coloured(np.arange(60) % 4, seed=1, broken_at=(3, 4, 5, 30))
+    val = Coloured(np.arange(20) % 4, seed=2, broken_at=(7,))
+    augmented, plain = (
+        evaluate_linear("pixels", train, val, LinearSettings(preset=preset, **{**SMALL, "size": 16}))
+        for preset in ("vicreg", "sweep")
+    )
+    assert augmented.facts["data"]["images"] == 56
+    assert augmented.facts["data"] == plain.facts["data"]
+    assert augmented.facts["val"] == plain.facts["val"]
+    told = [[note for note in result.notes if "cannot be decoded" in note] for result in (augmented, plain)]
+    assert (
+        told[0]
+        == told[1]
+        == [
+            "4 training images cannot be decoded and are left out",
+            "1 validation images cannot be decoded and are left out",
+        ]
+    )
+
+
 def test_colours_are_told_apart_on_augmented_images():
     train, val = Coloured(np.arange(60) % 4, seed=1), Coloured(np.arange(40) % 4, seed=2)
     settings = LinearSettings(preset="dino_resnet", learning_rates=(1.0,), size=16, workers=0, epochs=6)
@@ -124,8 +146,9 @@ def test_heads_trained_together_on_augmented_images_are_those_trained_alone():
 
 def test_probes_behind_a_batch_norm_bear_another_name():
     train, val = Coloured(np.arange(40) % 4, size=16), Coloured(np.arange(12) % 4, size=16, seed=1)
+    small = {**SMALL, "size": 16}
     names = [
-        evaluate_linear("pixels", train, val, LinearSettings(preset=preset, **{**SMALL, "size": 16})).protocol
+        evaluate_linear("pixels", train, val, LinearSettings(preset=preset, warmup_epochs=0, **small)).protocol
         for preset in ("mae", "sweep_bn", "sweep")
     ]
     assert names == ["linear_bn", "linear_bn_sweep", "linear_sweep"]
@@ -137,6 +160,20 @@ def test_a_sweep_over_few_images_takes_two_thousand_steps_unless_epochs_are_give
     assert with_steps(sweep, 100_000).epochs == 100
     assert with_steps(LinearSettings(epochs=7).recipe(), 490).epochs == 7
     assert with_steps(PRESETS["dino_s"], 490).epochs == 100
+
+
+def test_learning_rates_follow_the_batch_that_occurs_and_a_note_says_so(monkeypatch):
+    peaks = []
+    step = Learner.step
+    monkeypatch.setattr(
+        Learner, "step", lambda self, rows, *given: (step(self, rows, *given), peaks.append((len(rows), self._peak)))[0]
+    )
+    train, val = Coloured(np.arange(80) % 4, size=16), Coloured(np.arange(12) % 4, size=16, seed=1)
+    settings = LinearSettings(preset="mae", size=16, workers=0, epochs=1, warmup_epochs=0)
+    result = evaluate_linear("pixels", train, val, settings)
+    assert peaks == [(72, pytest.approx(0.1 * 72 / 256))]
+    assert "a batch has 72 images, all there are, not 16,384; learning rates follow it" in result.notes
+    assert "batch 72;" in result.description
 
 
 def test_presets_hold_the_values_of_their_papers():

@@ -2,7 +2,8 @@
 
 import difflib
 from collections.abc import Collection
-from pathlib import Path
+
+from polygrain.evaluate.outputs import check_file
 
 
 def check_choice(kind: str, name: str, known: Collection[str]) -> None:
@@ -15,6 +16,6 @@ def check_choice(kind: str, name: str, known: Collection[str]) -> None:
 
 
 def check_folder_of(file: str | None) -> None:
-    """Raises ValueError when a file that is to be written at the end has no folder to lie in."""
-    if file is not None and not Path(file).absolute().parent.is_dir():
-        raise ValueError(f"the folder of {file} is not there; make it first, or name another file")
+    """Raises ValueError when a file that is to be written at the end cannot be."""
+    if file is not None:
+        check_file(file)

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from polygrain.data.batch import Batch
 from polygrain.data.loading import ViewBatches
-from polygrain.distributed import world_size
 from polygrain.evaluate.choosing import Choosing, held_out_rows
 from polygrain.evaluate.features import default_workers, evaluating
 from polygrain.evaluate.labelled import Labelled, Sets, describe, encoded_side, facts_of
@@ -36,16 +35,12 @@ def train_on_augmented(sets: Sets, recipe: HeadRecipe, settings: LinearSettings)
     before normalisation, as Mugs does in pretraining; its `eval_linear.py` fills them after.
 
     Args:
+        sets: of images that can be decoded.
         settings: their `readout` covers those of the recipe.
 
     Returns:
         What was seen without augmentation, of the training images those held out; and the classifier chosen on them.
-
-    Raises:
-        ValueError: when there are several processes, or see `open_sets`.
     """
-    if world_size() > 1:
-        raise ValueError("linear probes on augmented images run in one process; start them without torchrun")
     encoder: Any = sets.model.encoder
     check_readout(encoder, settings.readout)
     device = pick_device(settings.device)

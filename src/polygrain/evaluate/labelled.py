@@ -12,6 +12,7 @@ from torch import Tensor
 from polygrain.data.sources import Images, open_images
 from polygrain.evaluate import cache
 from polygrain.evaluate.classes import absent, common_labels, numbered
+from polygrain.evaluate.decodable import decodable
 from polygrain.evaluate.features import Views
 from polygrain.evaluate.models import Model, open_model, pick_device
 from polygrain.evaluate.overlap import shared
@@ -113,6 +114,25 @@ def open_sets(model: Any, data: Any, val: Any, settings: AspectSettings, subset:
     return Sets(opened, size, sides[0], sides[1], len(old), chosen.facts, details, tuple(notes))
 
 
+def only_decodable(sets: Sets, workers: int | None) -> Sets:
+    """The sets without images that cannot be decoded, for training that reads them anew in every epoch.
+
+    Each image is decoded once for it, so that what is held out, counted and told is what is used.
+    """
+    notes = list(sets.notes)
+    train, val = (
+        side._replace(positions=decodable(side.images, side.positions, workers)) for side in (sets.train, sets.val)
+    )
+    for name, before, side in (("training", sets.train, train), ("validation", sets.val, val)):
+        notes += left_out(len(before.positions) - len(side.positions), name)
+    return sets._replace(train=train, val=val, notes=tuple(notes))
+
+
+def left_out(count: int, name: str) -> list[str]:
+    """The note about images that cannot be decoded, where there are any."""
+    return [f"{count} {name} images cannot be decoded and are left out"] if count else []
+
+
 def encoded_sets(sets: Sets, settings: FeatureSettings) -> Labelled:
     """The features of both splits."""
     notes = list(sets.notes)
@@ -140,9 +160,7 @@ def encoded_side(
     device = pick_device(settings.device)
     seen, note = cache.features(sets.model, side.views, positions, settings)
     notes += [note] if note else []
-    if len(seen.positions) < len(positions):
-        name = "training" if side is sets.train else "validation"
-        notes.append(f"{len(positions) - len(seen.positions)} {name} images cannot be decoded and are left out")
+    notes += left_out(len(positions) - len(seen.positions), "training" if side is sets.train else "validation")
     labels = torch.from_numpy(side.labels)[seen.positions].to(device)
     return seen.pooled.to(device), labels, seen.positions.numpy()
 

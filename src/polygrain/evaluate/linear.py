@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from polygrain.distributed import world_size
 from polygrain.evaluate.augmented import train_on_augmented
 from polygrain.evaluate.choosing import Choosing, held_out_rows
-from polygrain.evaluate.labelled import Labelled, encoded_sets, open_sets, summary
+from polygrain.evaluate.labelled import Labelled, Sets, encoded_sets, only_decodable, open_sets, summary
 from polygrain.evaluate.metrics import right
 from polygrain.evaluate.probing import head_names, look
 from polygrain.evaluate.readouts import IN_WORDS, columns, covering
@@ -36,19 +37,8 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         ValueError: when something handed in cannot be used, in one line.
     """
     settings = settings or LinearSettings()
-    recipe = settings.recipe()
-    widest = dataclasses.replace(settings, readout=covering(recipe.readouts))
-    sets = open_sets(model, data, val, settings)
-    if recipe.augmentation == "none":
-        seen = encoded_sets(sets, widest)
-        recipe = with_steps(recipe, len(seen.train) - round(settings.held_out * len(seen.train)))
-        choosing = _on_cached(seen, recipe, widest)
-    else:
-        seen, choosing = train_on_augmented(sets, recipe, widest)
-    notes = seen.notes
+    seen, recipe, choosing = trained(open_sets(model, data, val, settings), settings)
     rate = float(choosing.name.split()[-1])
-    if len(recipe.learning_rates) > 1 and rate in (min(recipe.learning_rates), max(recipe.learning_rates)):
-        notes += (f"the chosen learning rate {rate} is at the end of the sweep; widen learning_rates",)
     words = "; ".join(IN_WORDS[readout] for readout in recipe.readouts)
     return Result(
         protocol=("linear_bn" if recipe.batch_norm else "linear") + "_sweep" * (recipe.augmentation == "none"),
@@ -57,16 +47,58 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         facts={**seen.facts, "features": words + ", float32", "settings": settings.of_protocol()},
         model=seen.model,
         details={**seen.details, "learning_rate": rate, **choosing.details()},
-        notes=notes,
+        notes=seen.notes + notes_of(recipe, rate, settings),
         about=summary(seen),
         items={"linear": Sample(right(choosing.ranked, seen.val_labels))},
     )
 
 
+def trained(sets: Sets, settings: LinearSettings) -> tuple[Labelled, HeadRecipe, Choosing]:
+    """What was seen, the recipe as it was followed, and the classifier that was chosen."""
+    recipe = settings.recipe()
+    widest = dataclasses.replace(settings, readout=covering(recipe.readouts))
+    if recipe.augmentation == "none":
+        seen = encoded_sets(sets, widest)
+        recipe = fitted(recipe, len(seen.train), settings)
+        return seen, recipe, _on_cached(seen, recipe, widest)
+    if world_size() > 1:
+        raise ValueError("linear probes on augmented images run in one process; start them without torchrun")
+    sets = only_decodable(sets, settings.workers)
+    recipe = fitted(recipe, len(sets.train.positions), settings)
+    seen, choosing = train_on_augmented(sets, recipe, widest)
+    return seen, recipe, choosing
+
+
+def notes_of(recipe: HeadRecipe, rate: float, settings: LinearSettings) -> tuple[str, ...]:
+    """What a reader must know about how the recipe was followed.
+
+    Args:
+        recipe: as it was fitted to the images.
+        rate: the chosen one.
+    """
+    used, wanted = recipe.head_batch_size, settings.recipe().head_batch_size
+    small = f"a batch has {used:,} images, all there are, not {wanted:,}; learning rates follow it"
+    notes = [small] if used < wanted else []
+    if len(recipe.learning_rates) > 1 and rate in (min(recipe.learning_rates), max(recipe.learning_rates)):
+        notes.append(f"the chosen learning rate {rate} is at the end of the sweep; widen learning_rates")
+    return tuple(notes)
+
+
+def fitted(recipe: HeadRecipe, images: int, settings: LinearSettings) -> HeadRecipe:
+    """The recipe for so many labelled images, of which a part is held out.
+
+    Raises:
+        ValueError: when none is left to train, or to choose with.
+    """
+    _, trains = held_out_rows(images, settings.held_out, settings.seed)
+    batch = min(recipe.head_batch_size, len(trains))
+    return with_steps(dataclasses.replace(recipe, head_batch_size=batch), len(trains))
+
+
 def with_steps(recipe: HeadRecipe, images: int) -> HeadRecipe:
     """With as many epochs as make the least number of steps on so many images."""
     steps = math.ceil(images / recipe.head_batch_size)
-    return dataclasses.replace(recipe, epochs=max(recipe.epochs, math.ceil(recipe.least_steps / max(1, steps))))
+    return dataclasses.replace(recipe, epochs=max(recipe.epochs, math.ceil(recipe.least_steps / steps)))
 
 
 def in_words(recipe: HeadRecipe, settings: LinearSettings) -> str:

@@ -63,9 +63,15 @@ def weights_sha256(module: nn.Module) -> str:
 
 
 def pick_device(wanted: str) -> str:
-    """ "auto" becomes a GPU where there is one."""
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    """ "auto" becomes a GPU where there is one.
+
+    Raises:
+        ValueError: when this machine has no such device.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    found = [name for name, is_there in there.items() if is_there]
+    if wanted == "auto":
+        return found[0]
+    if wanted not in found:
+        raise ValueError(f"device is {wanted!r}, which torch does not find here; there is {', '.join(found)}")
+    return wanted

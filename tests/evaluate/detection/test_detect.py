@@ -9,6 +9,7 @@ from torch import nn
 from polygrain.commands.evaluate import evaluate
 from polygrain.data.coco import CocoImages, Truth
 from polygrain.data.photometric import IMAGENET
+from polygrain.evaluate.detection import protocol
 from polygrain.evaluate.detection.cascade import STAGES, box_loss
 from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
 from polygrain.evaluate.detection.examples import Examples, batches, cut, mirrored, resized
@@ -233,6 +234,14 @@ def test_the_same_seed_gives_the_same_number_and_the_encoder_stays_as_it_was(mad
     assert first.scores == second.scores and first.fingerprint == second.fingerprint
     assert first.model == second.model
     assert 0 <= first.scores["boxes"]["AP"] <= 1
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_any_training(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(protocol, "fine_tuned", lambda *_: pytest.fail("training began"))
+    (tmp_path / "file").touch()
+    for out, told in (("file/found.json", "folder of .* is not there"), (".", "is a folder; name a file in it")):
+        with pytest.raises(ValueError, match=told):
+            quick(made, out=str(tmp_path / out))
 
 
 def test_other_categories_in_the_test_are_refused(made, tmp_path):

@@ -7,6 +7,7 @@ from PIL import Image
 from polygrain.cli import main
 from polygrain.data.davis import palette
 from polygrain.evaluate.settings.video import TrackSettings
+from polygrain.evaluate.video import track
 from polygrain.evaluate.video.track import evaluate_track
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from tests.evaluate.video.discs import Alike, Colours, Noise, write_davis
@@ -58,6 +59,13 @@ def test_written_masks_score_the_same_without_a_model(davis, tmp_path):
     assert again.scores == predicted.scores
     assert again.details["masks_digest"] == predicted.details["masks_digest"]
     assert again.fingerprint != predicted.fingerprint  # masks from anywhere are no label propagation
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_any_video_is_read(davis, tmp_path, monkeypatch):
+    monkeypatch.setattr(track, "follow", lambda *_: pytest.fail("a video was read"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"nothing can be written into .*Not a directory"):
+        score(Colours(patch_size=4), davis, out=str(tmp_path / "file" / "masks"))
 
 
 def test_written_masks_are_indexed_png_and_the_first_is_the_true_one(davis, tmp_path):

@@ -20,6 +20,7 @@ from polygrain.evaluate.detection.training import find, train
 from polygrain.evaluate.features import default_workers
 from polygrain.evaluate.labelled import describe
 from polygrain.evaluate.models import Model, open_model, pick_device
+from polygrain.evaluate.outputs import check_file
 from polygrain.evaluate.result import Result, versions
 from polygrain.evaluate.settings.detection import DetectSettings
 from polygrain.parts.encoder import Encoder
@@ -50,7 +51,9 @@ def evaluate_detect(
     pycocotools()
     if world_size() > 1:
         raise ValueError(f"detect trains in one process, not {world_size()}; start it without torchrun")
-    recipe, begun = settings.recipe(), time.monotonic()
+    recipe, device, begun = settings.recipe(), pick_device(settings.device), time.monotonic()
+    if settings.out is not None:
+        check_file(settings.out)
     images, tests = CocoImages(data, data_annotations), CocoImages(val, val_annotations)
     _check_categories(images, tests)
     images.check_headers()
@@ -62,9 +65,7 @@ def evaluate_detect(
         tuned = fine_tuned(opened, images, positions, settings)
     trained = time.monotonic()
     shown_at(tuned.detector, recipe.test_side)
-    detections = find(
-        tuned.detector, tests, images.annotations, workers=_workers(settings), device=pick_device(settings.device)
-    )
+    detections = find(tuned.detector, tests, images.annotations, workers=_workers(settings), device=device)
     scores = coco_scores(tests.annotations, detections, seed=settings.seed)
     if settings.out is not None:
         Path(settings.out).write_text(json.dumps(readable(detections)) + "\n")
@@ -80,7 +81,7 @@ def evaluate_detect(
             "categories": len(images.annotations.categories),
             "preprocessing": {"mean": list(opened.normalisation.mean), "std": list(opened.normalisation.std)},
             "features": _features(tuned.encoder, settings),
-            "precision": "bfloat16 in the pyramid" if pick_device(settings.device).startswith("cuda") else "float32",
+            "precision": "bfloat16 in the pyramid" if device.startswith("cuda") else "float32",
             "settings": settings.of_protocol(),
         },
         model=describe(opened),
@@ -91,7 +92,7 @@ def evaluate_detect(
             "detections": len(detections),
             "loss": _ends(tuned.losses),
             "seconds": {"training": round(trained - begun, 1), "test": round(time.monotonic() - trained, 1)},
-            "device": pick_device(settings.device),
+            "device": device,
             "versions": {**versions(), "pycocotools": version("pycocotools")},
         },
         notes=tuple(notes),

@@ -1,5 +1,6 @@
 """Augmented training images for fine-tuning, the same ones whatever the number of workers."""
 
+import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,17 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
             return self.augment(to_pil_image(image)), read
 
 
+def fitted(recipe: FinetuneRecipe, images: int) -> FinetuneRecipe:
+    """The recipe with batches that occur: of an even number of images, all of them at most; learning rates follow.
+
+    Raises:
+        ValueError: when a single image is left to train.
+    """
+    if images < 2:
+        raise ValueError(f"{images} image is left to train, and fine-tuning needs 2 or more; give more images")
+    return dataclasses.replace(recipe, train_batch_size=min(recipe.train_batch_size, images) // 2 * 2)
+
+
 def steps_of_epoch(
     positions: NDArray[np.int64], recipe: FinetuneRecipe, seed: int, epoch: int
 ) -> list[list[tuple[int, int, int]]]:
@@ -66,13 +78,20 @@ def steps_of_epoch(
     """
     order = np.random.default_rng([seed, epoch]).permutation(positions)
     drawn = [(epoch, again, int(i)) for i in order for again in range(recipe.repeats)][: len(order)]
-    size = min(recipe.train_batch_size, len(drawn)) // 2 * 2
+    size = fitted(recipe, len(drawn)).train_batch_size
     return [drawn[start : start + size] for start in range(0, len(drawn) - size + 1, size)]
 
 
 def batches(
     data: AugmentedImages, steps: Sequence[list[tuple[int, int, int]]], workers: int | None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pixels (B, 3, H, W) and positions (B,) of the images they are of."""
+    """Pixels (B, 3, H, W) and positions (B,) of the images they are of, of an even number of images.
+
+    An image that can no longer be decoded is left out, and another with it where the number would be odd: its
+    replacement may be held out, or not one of the images to train on.
+    """
     loader: Any = DataLoader(data, batch_sampler=steps, num_workers=default_workers() if workers is None else workers)
-    yield from loader
+    for keys, (pixels, positions) in zip(steps, loader, strict=True):
+        kept = (positions == torch.tensor([key[2] for key in keys])).nonzero().flatten()
+        if kept := kept[: len(kept) // 2 * 2].tolist():
+            yield pixels[kept], positions[kept]

@@ -1,6 +1,7 @@
 """A backbone with a classifier on one of its vectors, and the optimizer of both."""
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -55,6 +56,26 @@ def build(encoder: Encoder, classes: int, recipe: FinetuneRecipe, readout: Reado
             with torch.no_grad():
                 part.weight.mul_(recipe.head_scale)
     return Classifier(copy, head, readout)
+
+
+def pieces(images: int, at_once: int) -> int:
+    """Parts, as equal as can be, in which so many images go through the network."""
+    return math.ceil(images / at_once)
+
+
+def batch_norm_of_pieces(encoder: Encoder, batch: int, at_once: int) -> str:
+    """What batch norm takes its statistics from, where that is not the batch; such a number decides the result.
+
+    Raises:
+        ValueError: when it would be one image.
+    """
+    normed = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in encoder.modules())
+    if not normed or at_once >= batch:
+        return ""
+    if at_once < 2:
+        raise ValueError(f"batch_size is {at_once}, and batch norm in the backbone needs 2 images or more at once")
+    largest = math.ceil(batch / pieces(batch, at_once))
+    return f"batch norm has the statistics of {largest} images at a time, not of the batch of {batch:,}"
 
 
 def build_optimizer(model: Classifier, recipe: FinetuneRecipe) -> Optimizer:

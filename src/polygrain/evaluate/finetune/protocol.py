@@ -7,18 +7,28 @@ import torch
 
 from polygrain.distributed import world_size
 from polygrain.evaluate.choosing import held_out_rows
+from polygrain.evaluate.finetune.batches import fitted
+from polygrain.evaluate.finetune.classifier import batch_norm_of_pieces
 from polygrain.evaluate.finetune.training import Finetuned, finetune
-from polygrain.evaluate.labelled import Sets, about, describe, facts_of, open_sets
+from polygrain.evaluate.labelled import Sets, about, describe, facts_of, only_decodable, open_sets
 from polygrain.evaluate.metrics import right
 from polygrain.evaluate.models import pick_device
-from polygrain.evaluate.readouts import IN_WORDS
+from polygrain.evaluate.outputs import prepare_new_folder
+from polygrain.evaluate.readouts import IN_WORDS, check_readout
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.sampling import Sample
-from polygrain.evaluate.settings.finetune import FinetuneSettings
+from polygrain.evaluate.settings.finetune import FinetuneRecipe, FinetuneSettings
 from polygrain.evaluate.subsets import Choice
 from polygrain.parts.encoder import Encoder
 from polygrain.weights.backbone import FILE, save_backbone
 from polygrain.weights.tensors import write_tensors
+
+SCHEDULES = {
+    "cosine": "cosine by step",
+    "cosine_by_epoch": "cosine by epoch",
+    "deit": "cosine by epoch, one late, as DeiT's script steps it",
+    "steps": "steps down at 60 % and 80 %",
+}
 
 
 def evaluate_finetune(model: Any, data: Any, val: Any, settings: FinetuneSettings | None = None) -> Result:
@@ -32,53 +42,73 @@ def evaluate_finetune(model: Any, data: Any, val: Any, settings: FinetuneSetting
         ValueError: when something handed in cannot be used, in one line.
     """
     settings = settings or FinetuneSettings()
-    recipe = settings.recipe()
+    device = pick_device(settings.device)
+    sets = opened(model, data, val, settings)
+    encoder: Any = sets.model.encoder
+    chooses, trains = (
+        sets.train.positions[rows.numpy()]
+        for rows in held_out_rows(len(sets.train.positions), settings.held_out, settings.seed)
+    )
+    recipe = fitted(settings.recipe(), len(trains))
+    normed = batch_norm_of_pieces(encoder, recipe.train_batch_size, settings.batch_size)
+    found = finetune(sets, chooses, trains, recipe, settings)
+    if settings.out is not None:
+        save(Path(settings.out), found, sets)
+    choosing = found.choosing
+    train_labels = torch.from_numpy(sets.train.labels[sets.train.positions])
+    facts = facts_of(sets, train_labels, choosing.labels, settings)
+    facts |= {"features": f"{IN_WORDS[settings.readout]}, fine-tuned"} | ({"batch_norm": normed} if normed else {})
+    described = describe(sets.model) | {"dimensions": encoder.dim}
+    return Result(
+        protocol="finetune",
+        description=in_words(recipe, settings),
+        scores={"finetuned": choosing.scores(settings.seed)},
+        facts=facts,
+        model=described,
+        details={
+            **sets.details,
+            "chosen_epoch": min(choosing.epoch * settings.look_every_epochs, recipe.epochs),
+            "losses": found.losses,
+            "precision": "bfloat16" if device == "cuda" else "float32",
+        },
+        notes=sets.notes + notes_of(recipe, settings, normed),
+        about=f"{about(described, facts, sets.details)}; fine-tuned on {len(trains):,} images",
+        items={"finetuned": Sample(right(choosing.ranked, choosing.labels))},
+    )
+
+
+def opened(model: Any, data: Any, val: Any, settings: FinetuneSettings) -> Sets:
+    """The model and those images that can be decoded, and a place for what comes of them."""
     if world_size() > 1:
         raise ValueError("fine-tuning runs in one process; start it without torchrun")
-    if settings.out is not None and Path(settings.out).exists():
-        raise ValueError(f"{settings.out!r} is there already; name a new folder")
-    sets = open_sets(model, data, val, settings, Choice(recipe.share, settings.list))
+    sets = open_sets(model, data, val, settings, Choice(settings.recipe().share, settings.list))
     encoder = sets.model.encoder
     if not isinstance(encoder, Encoder):
         raise ValueError("raw pixels have no weights to fine-tune; give a backbone")
     if encoder.channels != 3:
         raise ValueError(f"fine-tuning augments RGB images, and this backbone takes {encoder.channels} channels")
     encoder.check_size(sets.size)
-    chooses, trains = (
-        sets.train.positions[rows.numpy()]
-        for rows in held_out_rows(len(sets.train.positions), settings.held_out, settings.seed)
-    )
-    found = finetune(sets, chooses, trains, settings)
+    check_readout(encoder, settings.readout)
     if settings.out is not None:
-        save(settings.out, found, sets)
-    choosing, device = found.choosing, pick_device(settings.device)
-    train_labels = torch.from_numpy(sets.train.labels[sets.train.positions])
-    facts = facts_of(sets, train_labels, choosing.labels, settings)
-    described = describe(sets.model) | {"dimensions": encoder.dim}
-    notes = sets.notes
-    if settings.preset == "quick":
-        notes += ("preset quick: cheap, and not the protocol of any paper",)
-    return Result(
-        protocol="finetune",
-        description=in_words(settings),
-        scores={"finetuned": choosing.scores(settings.seed)},
-        facts={**facts, "features": f"{IN_WORDS[settings.readout]}, fine-tuned"},
-        model=described,
-        details={
-            **sets.details,
-            "chosen_epoch": choosing.epoch * settings.look_every_epochs,
-            "losses": found.losses,
-            "precision": "bfloat16" if device == "cuda" else "float32",
-        },
-        notes=notes,
-        about=f"{about(described, facts, sets.details)}; fine-tuned on {len(trains):,} images",
-        items={"finetuned": Sample(right(choosing.ranked, choosing.labels))},
-    )
+        prepare_new_folder(settings.out)
+    return only_decodable(sets, settings.workers)
 
 
-def in_words(settings: FinetuneSettings) -> str:
+def notes_of(recipe: FinetuneRecipe, settings: FinetuneSettings, normed: str) -> tuple[str, ...]:
+    """What a reader must know about how the recipe was followed.
+
+    Args:
+        recipe: as it was fitted to the images.
+    """
+    wanted, used = settings.recipe().train_batch_size, recipe.train_batch_size
+    notes = [f"a batch has {used:,} images, not {wanted:,}; learning rates follow it"] if used < wanted else []
+    notes += [f"{normed}; raise batch_size to {used:,} where memory allows"] if normed else []
+    notes += ["preset quick: cheap, and not the protocol of any paper"] if settings.preset == "quick" else []
+    return tuple(notes)
+
+
+def in_words(recipe: FinetuneRecipe, settings: FinetuneSettings) -> str:
     """The protocol as people would tell it."""
-    recipe = settings.recipe()
     share = f" on {recipe.share:.3g} of the images of each class" if recipe.share else ""
     head = "" if recipe.head_learning_rate is None else f", {recipe.head_learning_rate:g} of the head"
     augmented = ["random resized crops, mirrored"]
@@ -91,17 +121,15 @@ def in_words(settings: FinetuneSettings) -> str:
     return (
         f"Fine-tuning, preset {settings.preset}{share}: {recipe.optimizer}, learning rate {recipe.learning_rate:g} per "
         f"256 images{head}, layer decay {recipe.layer_decay:g}, weight decay {recipe.weight_decay:g}, {recipe.epochs} "
-        f"epochs of batch {recipe.train_batch_size}, {recipe.schedule} after {recipe.warmup_epochs} epochs of warm-up, "
-        f"drop path {recipe.drop_path:g}, label smoothing {recipe.smoothing:g}; {', '.join(augmented)}{start}{average}."
-        f" The epoch that is best on {settings.held_out:.0%} of the training images, held out, is reported. "
-        "top1_oracle: the best epoch on the test images, which is no honest score"
+        f"epochs of batch {recipe.train_batch_size}, {recipe.warmup_epochs} of them warm-up, "
+        f"{SCHEDULES[recipe.schedule]}, drop path {recipe.drop_path:g}, label smoothing {recipe.smoothing:g}; "
+        f"{', '.join(augmented)}{start}{average}. The epoch that is best on {settings.held_out:.0%} of the training "
+        "images, held out, is reported. top1_oracle: the best epoch on the test images, which is no honest score"
     )
 
 
-def save(out: str, found: Finetuned, sets: Sets) -> None:
+def save(folder: Path, found: Finetuned, sets: Sets) -> None:
     """Writes the fine-tuned backbone, which every other protocol can take, and the classifier beside it."""
-    folder = Path(out)
-    folder.mkdir(parents=True)
     extra = {"crop_size": sets.size, "finetuned": True}
     save_backbone(folder / FILE, found.model.encoder, normalisation=sets.model.normalisation, extra=extra)
     head = {name: tensor.contiguous() for name, tensor in found.model.head.state_dict().items()}

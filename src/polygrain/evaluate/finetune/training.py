@@ -1,6 +1,7 @@
 """The loop of fine-tuning."""
 
 import copy
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from polygrain.evaluate.choosing import Choosing, ranked_rows
 from polygrain.evaluate.features import Views, encoded, joined
 from polygrain.evaluate.finetune.batches import AugmentedImages, batches, seeded, steps_of_epoch
-from polygrain.evaluate.finetune.classifier import Classifier, build, build_optimizer
+from polygrain.evaluate.finetune.classifier import Classifier, build, build_optimizer, pieces
 from polygrain.evaluate.labelled import Sets
 from polygrain.evaluate.models import pick_device
 from polygrain.evaluate.regression import fit_logistic
@@ -34,14 +35,19 @@ class Finetuned(NamedTuple):
 
 
 def finetune(
-    sets: Sets, chooses: NDArray[np.int64], trains: NDArray[np.int64], settings: FinetuneSettings
+    sets: Sets,
+    chooses: NDArray[np.int64],
+    trains: NDArray[np.int64],
+    recipe: FinetuneRecipe,
+    settings: FinetuneSettings,
 ) -> Finetuned:
     """Trains a copy of the encoder with a fresh classifier and looks at it after the epochs.
 
     Args:
         chooses, trains: positions of training images.
+        recipe: that of the settings, fitted to so many.
     """
-    recipe, device = settings.recipe(), pick_device(settings.device)
+    device = pick_device(settings.device)
     encoder: Any = sets.model.encoder
     data = AugmentedImages(sets.train.images, sets.size, sets.model.normalisation, recipe, settings.seed)
     with torch.random.fork_rng(), seeded(settings.seed):
@@ -78,7 +84,7 @@ class Learning(NamedTuple):
     optimizer: torch.optim.Optimizer
     recipe: FinetuneRecipe
     classes: int
-    at_once: int  # images that go through the network together
+    at_once: int  # images that go through the network together, at most
     device: str
     average: Any
 
@@ -90,7 +96,8 @@ class Learning(NamedTuple):
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        for some, wanted in zip(torch.split(pixels, self.at_once), torch.split(shares, self.at_once), strict=True):
+        parts = pieces(len(pixels), self.at_once)
+        for some, wanted in zip(pixels.tensor_split(parts), shares.tensor_split(parts), strict=True):
             with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
                 logits = self.model(some)
             loss = F.cross_entropy(logits.float(), wanted, reduction="sum") / len(pixels)
@@ -108,14 +115,29 @@ class Learning(NamedTuple):
 
 def share_of_peak(recipe: FinetuneRecipe, time: Time) -> float:
     """The factor on the peak of every group."""
-    if recipe.by_epoch:
+    peak = recipe.learning_rate * recipe.train_batch_size / 256
+    if recipe.schedule == "deit":
+        return deit_rate(peak, recipe, time.epoch, time.epochs) / peak
+    if recipe.schedule == "cosine_by_epoch":
         time = time._replace(step=time.epoch * time.steps_per_epoch)
     if recipe.schedule == "steps":
         passed = sum(time.epoch >= round(share * time.epochs) for share in STEPS_AFTER)
         return float(STEP**passed)
-    peak = recipe.learning_rate * recipe.train_batch_size / 256
     curve = warmup_cosine(peak, recipe.min_lr, recipe.warmup_epochs, start=recipe.warmup_lr)
     return curve(time) / peak
+
+
+def deit_rate(peak: float, recipe: FinetuneRecipe, epoch: int, epochs: int) -> float:
+    """The learning rate of an epoch as the scripts in the lineage of DeiT have it.
+
+    timm's `CosineLRScheduler` is stepped after an epoch with the number of that epoch, so that the first two have one
+    rate and all others are an epoch late; its cosine begins with the run, under the warm-up, and so the peak itself is
+    passed over (Mugs, `eval_transfer_learning.py`, sail-sg/mugs@10ab634, lines 503 and 576).
+    """
+    done = max(0, epoch - 1)
+    if done < recipe.warmup_epochs:
+        return recipe.warmup_lr + (peak - recipe.warmup_lr) * done / recipe.warmup_epochs
+    return recipe.min_lr + 0.5 * (peak - recipe.min_lr) * (1 + math.cos(math.pi * done / epochs))
 
 
 def classified(

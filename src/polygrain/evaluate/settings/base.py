@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from polygrain.ranges import check_ranges
+
 Readout = Literal["pooled", "mean", "cls1", "cls4", "cls1+mean", "cls4+mean"]
 
 
@@ -22,6 +24,7 @@ class EncoderSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_ranges(self, {})
         if self.size is not None and self.size < 1:
             raise ValueError(f"size is {self.size}; it must be 1 or more")
 

@@ -17,6 +17,15 @@ def check_held_out(share: float) -> None:
         raise ValueError(f"held_out is {share}; it must lie between 0 and 1, for example 0.1")
 
 
+def check_warmup(preset: str, epochs: int, rising: int) -> None:
+    """Raises ValueError when a run ends before its learning rate is at its peak."""
+    if rising and epochs <= rising:
+        raise ValueError(
+            f"epochs is {epochs}, and preset {preset} rises to its learning rate in {rising}; "
+            "give more epochs, or fewer warmup_epochs"
+        )
+
+
 def check_subset(share: float | None, file: str | None) -> None:
     if share is not None and file is not None:
         raise ValueError("share and list both choose training images; give one of them")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from polygrain.evaluate.settings.base import FeatureSettings, Readout
-from polygrain.evaluate.settings.choices import check_held_out, check_one_of, check_subset
+from polygrain.evaluate.settings.choices import check_held_out, check_one_of, check_subset, check_warmup
 from polygrain.evaluate.settings.heads import PRESETS, HeadRecipe
 
 
@@ -38,9 +38,11 @@ class LinearSettings(FeatureSettings):
             (dino_s, dino_b, dino_resnet, dinov2, mugs_s_100ep, mugs_s_300ep, mugs_s_800ep, mugs_b, mugs_l, vicreg,
             vicregl_convnext, mae) augment the images in every epoch, as their papers do.
         readouts: several, swept together with the learning rates; by default the preset's, or `readout`.
-        learning_rates: per 256 images; each is multiplied by head_batch_size / 256. By default the preset's.
+        learning_rates: per 256 images; each is multiplied by images per step / 256. By default the preset's.
         epochs: by default the preset's, 100 in most; a sweep over few images takes as many as make 2,000 steps.
-        head_batch_size: images per step of the classifiers; by default the preset's, 256 for a sweep.
+        warmup_epochs: of them over which learning rates rise; by default the preset's, which only mae has.
+        head_batch_size: images per step of the classifiers, as far as there are so many; by default the preset's, 256
+            for a sweep.
         held_out: share of the training images that chooses among classifiers (and epochs) and trains nothing.
     """
 
@@ -48,6 +50,7 @@ class LinearSettings(FeatureSettings):
     readouts: tuple[Readout, ...] | None = None
     learning_rates: tuple[float, ...] | None = None
     epochs: int | None = None
+    warmup_epochs: int | None = None
     head_batch_size: int | None = None
     held_out: float = 0.1
 
@@ -62,7 +65,9 @@ class LinearSettings(FeatureSettings):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
-        several = self.recipe().readouts
+        recipe = self.recipe()
+        check_warmup(self.preset, recipe.epochs, recipe.warmup_epochs)
+        several = recipe.readouts
         if len(several) > 1 and "pooled" in several:
             raise ValueError("readouts with pooled among others cannot be swept; use cls1, cls4, mean and their sums")
 
@@ -75,6 +80,7 @@ class LinearSettings(FeatureSettings):
             readouts=self.readouts or named,
             learning_rates=self.learning_rates or preset.learning_rates,
             epochs=self.epochs or preset.epochs,
+            warmup_epochs=preset.warmup_epochs if self.warmup_epochs is None else self.warmup_epochs,
             least_steps=0 if self.epochs else preset.least_steps,
             head_batch_size=self.head_batch_size or preset.head_batch_size,
         )

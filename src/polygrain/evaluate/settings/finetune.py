@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from polygrain.evaluate.settings.base import AspectSettings
-from polygrain.evaluate.settings.choices import check_held_out, check_one_of, check_subset
+from polygrain.evaluate.settings.choices import check_held_out, check_one_of, check_subset, check_warmup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,8 +15,8 @@ class FinetuneRecipe:
     Args:
         learning_rate: of the last layer, per 256 images; likewise `head_learning_rate`, None for the same.
         min_lr: of the last layer at the end, whatever the batch; above the peak the learning rate rises.
-        schedule: "cosine", or "steps": times 0.2 after 60 % and after 80 % of the epochs.
-        by_epoch: the learning rate stays the same within an epoch.
+        schedule: "cosine" of every step, or "cosine_by_epoch"; "deit": timm's cosine by epoch, which runs on under the
+            warm-up, one epoch late, as DeiT's script steps it; "steps": times 0.2 after 60 % and 80 % of the epochs.
         layer_decay: factor on the learning rate from each layer to the one before it; 1 for none.
         decay_positions: position codes and class tokens get weight decay too.
         mixup, cutmix: alphas; 0 for none.
@@ -34,8 +34,7 @@ class FinetuneRecipe:
     learning_rate: float
     head_learning_rate: float | None = None
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    schedule: Literal["cosine", "steps"] = "cosine"
-    by_epoch: bool = False
+    schedule: Literal["cosine", "cosine_by_epoch", "deit", "steps"] = "cosine"
     min_lr: float = 1e-6
     warmup_epochs: int = 0
     warmup_lr: float = 0.0
@@ -55,6 +54,12 @@ class FinetuneRecipe:
     warm_start: bool = False
     share: float | None = None
 
+    @property
+    def rising(self) -> int:
+        """Epochs before the one that has the peak."""
+        late = self.schedule == "deit" and self.warmup_epochs > 0
+        return self.warmup_epochs + late
+
 
 _MUGS = FinetuneRecipe(
     epochs=200,
@@ -68,8 +73,8 @@ _DEIT = FinetuneRecipe(
     epochs=1000,
     train_batch_size=768,
     learning_rate=1.5e-6,  # 3e-6 per 512
+    schedule="deit",
     min_lr=1e-5,
-    by_epoch=True,
     warmup_epochs=5,
     warmup_lr=1e-6,
     decay_positions=True,
@@ -83,7 +88,7 @@ _RESNET_SEMI = FinetuneRecipe(
     learning_rate=0.03,
     head_learning_rate=0.08,
     optimizer="sgd",
-    by_epoch=True,
+    schedule="cosine_by_epoch",
     min_lr=0.0,
     weight_decay=0.0,
     drop_path=0.0,
@@ -144,8 +149,8 @@ PRESETS: dict[str, FinetuneRecipe] = {
     "cars_b": replace(_DEIT, learning_rate=7.5e-5, drop_path=0.3),
 }
 CHANGEABLE = (
-    "epochs", "train_batch_size", "learning_rate", "layer_decay", "drop_path", "mixup", "cutmix", "ema",
-    "warm_start",
+    "epochs", "warmup_epochs", "train_batch_size", "learning_rate", "layer_decay", "drop_path", "mixup", "cutmix",
+    "ema", "warm_start",
 )  # fmt: skip
 
 
@@ -159,7 +164,9 @@ class FinetuneSettings(AspectSettings):
             swav_semi_10; transfer cifar10_s, cifar10_b, cifar100_s, cifar100_b, inat18_s, inat18_b, inat19_s,
             inat19_b, flowers_s, flowers_b, cars_s, cars_b.
         epochs: passes over the training images.
-        train_batch_size: images per step; `batch_size` of them at once, so that memory does not bound it.
+        warmup_epochs: of them over which the learning rate rises; 0 for none.
+        train_batch_size: images per step, as far as there are so many; `batch_size` of them at once, so that memory
+            does not bound it. With batch norm in the backbone that number decides the result.
         learning_rate: of the last layer, per 256 images.
         layer_decay: factor on the learning rate from each layer to the one before it.
         drop_path: of the last block; earlier blocks drop less.
@@ -176,6 +183,7 @@ class FinetuneSettings(AspectSettings):
 
     preset: str = "quick"
     epochs: int | None = None
+    warmup_epochs: int | None = None
     train_batch_size: int | None = None
     learning_rate: float | None = None
     layer_decay: float | None = None
@@ -199,6 +207,7 @@ class FinetuneSettings(AspectSettings):
         for name, value in (("epochs", recipe.epochs), ("look_every_epochs", self.look_every_epochs)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
+        check_warmup(self.preset, recipe.epochs, recipe.rising)
         if recipe.train_batch_size < 2:
             raise ValueError(f"train_batch_size is {recipe.train_batch_size}; it must be 2 or more")
         if not recipe.learning_rate > 0:

@@ -19,6 +19,7 @@ from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.evaluate.features import evaluating
 from polygrain.evaluate.labelled import constant, describe
 from polygrain.evaluate.models import Model, open_model, pick_device
+from polygrain.evaluate.outputs import prepare_folder
 from polygrain.evaluate.result import Result, versions
 from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.video import TrackSettings
@@ -56,6 +57,8 @@ def evaluate_track(model: Any, data: str | os.PathLike[str], settings: TrackSett
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)  # of the weights of an untrained encoder
             opened = open_model(model)
+        if settings.out is not None:
+            prepare_folder(settings.out)
         predict = tracker(opened, davis, settings, notes)
         protocol = _protocol(opened, settings)
         described = describe(opened)
