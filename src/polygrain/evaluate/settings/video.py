@@ -14,7 +14,8 @@ class TrackSettings(EncoderSettings):
 
     Args:
         size: length to which the shorter side of frames is brought; the longer one follows, down to a multiple of 64,
-            or of the patch where that does not divide 64. DINO's is 480, which is the default; less is cheaper, and another protocol.
+            or of the patch where that does not divide 64. DINO's is 480, which is the default; less is cheaper, and
+            another protocol.
         preset: frames before each one that it takes labels from, besides the first: `dino` 7, `mugs` 20.
         previous: the same as a number.
         neighbours: most similar patches whose labels count.
