@@ -37,6 +37,27 @@ def test_logistic_regression_equals_that_of_sklearn(intercept, strength):
     assert ours.ranked(new)[:, 0].tolist() == theirs.predict(new.double().numpy()).tolist()
 
 
+@pytest.mark.parametrize(("intercept", "strength"), [(True, 1e-3), (False, 1e-4)])
+def test_an_offset_that_all_features_share_does_not_keep_the_solver_from_the_optimum(intercept, strength):
+    features, labels = cloud(400, noise=2.0)
+    features = features + 100 * torch.nn.functional.normalize(torch.arange(1.0, 21), dim=0)
+    if not intercept:
+        features = torch.nn.functional.normalize(features, dim=1)
+    ours = fit_logistic(features, labels, strength=strength, intercept=intercept)
+    theirs = LogisticRegression(C=1 / strength, fit_intercept=intercept, solver="newton-cholesky", tol=1e-12)
+    theirs.fit(features.double().numpy(), labels.numpy())
+    assert np.abs(ours.weight.numpy() - theirs.coef_).max() < 1e-3
+    assert ours.ranked(features)[:, 0].tolist() == theirs.predict(features.double().numpy()).tolist()
+    assert ours.solved
+
+
+def test_a_classifier_short_of_its_optimum_is_said(monkeypatch):
+    monkeypatch.setattr("polygrain.evaluate.regression.MOST_ITERATIONS", 2)
+    settings = LogisticSettings(size=16, workers=0, strengths=(0.001, 0.01, 1e9))
+    notes = evaluate_logistic("pixels", Coloured(LABELS, seed=1), Coloured(LABELS, seed=2), settings).notes
+    assert any(note.startswith("2 strengths (0.001 to 0.01) not solved to the optimum") for note in notes)
+
+
 def test_the_gradient_vanishes_at_the_optimum():
     features, labels = cloud(300)
     found = fit_logistic(features, labels, strength=0.1, intercept=True)
