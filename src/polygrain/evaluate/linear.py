@@ -37,7 +37,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
     """
     settings = settings or LinearSettings()
     recipe = settings.recipe()
-    widest = dataclasses.replace(settings, readout=covering(recipe.readouts))
+    widest = dataclasses.replace(settings, readout=covering(recipe.readouts), readouts=None)
     sets = open_sets(model, data, val, settings)
     if recipe.augmentation == "none":
         seen = encoded_sets(sets, widest)
@@ -45,7 +45,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         choosing = _on_cached(seen, recipe, widest)
     else:
         seen, choosing = train_on_augmented(sets, recipe, widest)
-    notes = seen.notes
+    notes = seen.notes + choosing.notes()
     rate = float(choosing.name.split()[-1])
     if len(recipe.learning_rates) > 1 and rate in (min(recipe.learning_rates), max(recipe.learning_rates)):
         notes += (f"the chosen learning rate {rate} is at the end of the sweep; widen learning_rates",)
@@ -93,7 +93,7 @@ def in_words(recipe: HeadRecipe, settings: LinearSettings) -> str:
 def _on_cached(seen: Labelled, recipe: HeadRecipe, settings: LinearSettings) -> Choosing:
     """The sweep over readouts and learning rates, on features of one readout that covers all."""
     width = seen.train.shape[1]
-    parts = {readout: columns(readout, settings.readout, width) for readout in recipe.readouts}
+    parts = {readout: columns(readout, covering(recipe.readouts), width) for readout in recipe.readouts}
     return linear_probe(
         {readout: seen.train[:, part] for readout, part in parts.items()},
         seen.train_labels,

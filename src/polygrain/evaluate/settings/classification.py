@@ -37,7 +37,10 @@ class LinearSettings(FeatureSettings):
         preset: `sweep` takes features that are computed once, `sweep_bn` the same behind a batch norm; all others
             (dino_s, dino_b, dino_resnet, dinov2, mugs_s_100ep, mugs_s_300ep, mugs_s_800ep, mugs_b, mugs_l, vicreg,
             vicregl_convnext, mae) augment the images in every epoch, as their papers do.
-        readouts: several, swept together with the learning rates; by default the preset's, or `readout`.
+        readout: which vector of an image; by default the preset's, or `pooled`, what the backbone itself returns;
+            `cls4` the class tokens of the last four blocks, each after the final norm, side by side; `mean` the mean
+            of the patches of the last block; `cls1+mean` the last class token with it.
+        readouts: several of them, swept together with the learning rates; all but `pooled`.
         learning_rates: per 256 images; each is multiplied by head_batch_size / 256. By default the preset's.
         epochs: by default the preset's, 100 in most; a sweep over few images takes as many as make 2,000 steps.
         head_batch_size: images per step of the classifiers; by default the preset's, 256 for a sweep.
@@ -45,6 +48,7 @@ class LinearSettings(FeatureSettings):
     """
 
     preset: str = "sweep"
+    readout: Readout | None = None  # type: ignore[assignment]  # the only protocol whose preset may have another
     readouts: tuple[Readout, ...] | None = None
     learning_rates: tuple[float, ...] | None = None
     epochs: int | None = None
@@ -62,14 +66,23 @@ class LinearSettings(FeatureSettings):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
-        several = self.recipe().readouts
-        if len(several) > 1 and "pooled" in several:
-            raise ValueError("readouts with pooled among others cannot be swept; use cls1, cls4, mean and their sums")
+        self._check_readouts()
+
+    def _check_readouts(self) -> None:
+        if self.readouts is None:
+            return
+        told = f"readouts are [{', '.join(self.readouts)}]"
+        if self.readout is not None:
+            raise ValueError(f"readout is {self.readout} and {told}; give one of them, readouts for several")
+        if len(set(self.readouts)) < max(1, len(self.readouts)):
+            raise ValueError(f"{told}; give one or more, each once")
+        if len(self.readouts) > 1 and "pooled" in self.readouts:
+            raise ValueError(f"{told}, and pooled cannot be swept with others; use cls1, cls4, mean and their sums")
 
     def recipe(self) -> HeadRecipe:
         """The preset with what was given besides."""
         preset = PRESETS[self.preset]
-        named = (self.readout,) if self.readout != "pooled" else preset.readouts or ("pooled",)
+        named = (self.readout,) if self.readout is not None else preset.readouts or ("pooled",)
         return dataclasses.replace(
             preset,
             readouts=self.readouts or named,
