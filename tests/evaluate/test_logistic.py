@@ -164,6 +164,16 @@ def test_a_list_chooses_by_the_end_of_names_and_says_what_it_found(tmp_path):
     assert "1 names have no image, such as 'picture 900'" in chosen.notes[0]
 
 
+def test_a_list_with_a_byte_order_mark_keeps_its_first_name_and_one_in_no_utf8_is_refused(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbfpicture 3\r\npicture 5\r\n")
+    chosen = choose(Coloured(LABELS), LABELS, np.arange(80), Choice(list=str(file)), 0)
+    assert chosen.positions.tolist() == [3, 5]
+    file.write_bytes("picture 3\nStraße 5\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list.txt' is no UTF-8 text \(byte 14\); save it as UTF-8"):
+        choose(Coloured(LABELS), LABELS, np.arange(80), Choice(list=str(file)), 0)
+
+
 def test_names_of_a_list_may_hold_the_folder_or_not(tmp_path):
     class Named(Coloured):
         def name(self, i):
