@@ -230,6 +230,19 @@ def test_a_few_shots_tell_colours_apart_and_a_small_class_is_told(classifier):
     assert result.items["1 shot"].values.mean() == pytest.approx(result.scores["1 shot"]["top1"])
 
 
+def test_shots_that_are_all_images_have_the_interval_of_the_test_images():
+    labels = LABELS[:24]
+    train, val = Coloured(labels, seed=1), Coloured(labels)
+    val.load = Coloured(np.where(np.arange(24) % 3, labels, (labels + 1) % 8), seed=2).load  # a third looks otherwise
+    result = evaluate_few_shot("pixels", train, val, FewShotSettings(shots=(2, 3, 50), size=16, workers=0))
+    assert [len(top1) for top1 in result.details["top1_of_each_draw"].values()] == [5, 1, 1]
+    row = result.scores["50 shots"]
+    assert row["top1"] == pytest.approx(2 / 3)
+    normal = 1.96 * (2 / 9 / 24) ** 0.5  # half of the interval of a share of 24 images
+    assert (row["top1_high"] - row["top1_low"]) / 2 == pytest.approx(normal, rel=0.25)
+    assert any(note.startswith("all training images are shots at 3, 50: there is one draw") for note in result.notes)
+
+
 @pytest.mark.parametrize("classifier", ["centroid", "knn", "logistic"])
 def test_perfect_shots_are_always_right_and_permuted_ones_give_chance(classifier):
     labels = torch.arange(800) % 8

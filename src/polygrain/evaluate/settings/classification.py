@@ -133,7 +133,7 @@ class FewShotSettings(FeatureSettings):
 
     Args:
         shots: numbers of images of each class.
-        draws: of the images, each with its own seed.
+        draws: of the images, each with its own seed; one where all images are shots.
         classifier: `centroid` takes the class whose mean vector is nearest, `knn` lets all shots vote (weighted as
             in DINO), `logistic` fits a logistic regression (that of Mugs, strength 0.1). All by cosine similarity.
     """
