@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.knn import evaluate_knn
@@ -71,6 +72,17 @@ def test_a_split_with_one_class_is_refused_and_says_what_to_do():
         evaluate_knn("pixels", Coloured([3, 3, 3]), Coloured([3, 4]))
     with pytest.raises(ValueError, match="all images of --val have the same class"):
         evaluate_knn("pixels", Coloured([0, 1]), Coloured([1, 1]))
+
+
+def test_a_folder_with_one_class_folder_is_refused_as_one_class(tmp_path):
+    for name in ("train/ant", "train/bee", "val/ant"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / name / "0.png")
+    train, val = str(tmp_path / "train"), str(tmp_path / "val")
+    with pytest.raises(ValueError, match=r"^all images of --val lie in one folder, 'ant'; give images of two classes"):
+        evaluate_knn("pixels", train, val)
+    with pytest.raises(ValueError, match=r"^all images of --data lie in one folder, 'ant'"):
+        evaluate_knn("pixels", val, train)
 
 
 def test_a_label_beyond_the_named_classes_is_refused_and_names_the_image():
@@ -174,7 +186,10 @@ def test_an_encoder_in_memory_is_a_model_too():
         (LinearSettings, {"epochs": 0}, "epochs is 0"),
         (LinearSettings, {"preset": "mae", "epochs": 10}, "epochs is 10, and preset mae rises to its .* in 10"),
         (LinearSettings, {"preset": "dino"}, "did you mean dinov2"),
-        (LinearSettings, {"readouts": ("pooled", "cls1")}, "cannot be swept"),
+        (LinearSettings, {"readouts": ("pooled", "cls1")}, r"\[pooled, cls1\], and pooled cannot be swept"),
+        (LinearSettings, {"readouts": ("cls1", "cls1")}, r"\[cls1, cls1\]; give one or more, each once"),
+        (LinearSettings, {"readouts": ()}, r"readouts are \[\]; give one or more"),
+        (LinearSettings, {"readout": "pooled", "readouts": ("cls1",)}, r"readout is pooled and .* \[cls1\]; give one"),
         (LogisticSettings, {"share": 0.1, "list": "a.txt"}, "give one of them"),
         (LogisticSettings, {"share": 0.0}, "share is 0.0"),
         (LogisticSettings, {"strengths": (0.0,)}, "strengths are"),

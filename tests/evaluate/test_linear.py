@@ -144,6 +144,30 @@ def test_heads_trained_together_on_augmented_images_are_those_trained_alone():
     assert len(together.details["test_top1"]) == 2 * 13
 
 
+def test_classifiers_that_diverge_are_not_chosen_and_said():
+    train, val = Coloured(np.arange(80) % 4, seed=1), Coloured(np.arange(40) % 4, seed=2)
+    base = {"size": 16, "workers": 0, "epochs": 6}
+    for preset in ("sweep", "dino_resnet"):
+        result = evaluate_linear(
+            "pixels", train, val, LinearSettings(preset=preset, learning_rates=(1e38, 1.0), **base)
+        )
+        assert result.details["learning_rate"] == 1.0
+        assert result.details["held_out_top1"]["1e+38"] is None
+        assert any("1 of 2 classifiers diverged" in note and note.endswith(": 1e+38") for note in result.notes)
+        assert json.loads(result.json())["scores"]["linear"]["top1_oracle"] > 0.5
+        with pytest.raises(ValueError, match=r"all classifiers diverged \(1e\+38\); give smaller learning_rates"):
+            evaluate_linear("pixels", train, val, LinearSettings(preset=preset, learning_rates=(1e38,), **base))
+
+
+def test_a_readout_that_is_given_overrules_the_preset_whichever_it_is():
+    assert PRESETS["mugs_b"].readouts == ("cls1+mean",)
+    assert LinearSettings(preset="mugs_b").recipe().readouts == ("cls1+mean",)
+    assert LinearSettings(preset="mugs_b", readout="pooled").recipe().readouts == ("pooled",)
+    assert LinearSettings(preset="mugs_b", readout="mean").recipe().readouts == ("mean",)
+    assert LinearSettings(preset="mugs_b", readouts=("cls1", "mean")).recipe().readouts == ("cls1", "mean")
+    assert LinearSettings().recipe().readouts == ("pooled",)
+
+
 def test_probes_behind_a_batch_norm_bear_another_name():
     train, val = Coloured(np.arange(40) % 4, size=16), Coloured(np.arange(12) % 4, size=16, seed=1)
     small = {**SMALL, "size": 16}

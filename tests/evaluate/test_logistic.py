@@ -37,6 +37,27 @@ def test_logistic_regression_equals_that_of_sklearn(intercept, strength):
     assert ours.ranked(new)[:, 0].tolist() == theirs.predict(new.double().numpy()).tolist()
 
 
+@pytest.mark.parametrize(("intercept", "strength"), [(True, 1e-3), (False, 1e-4)])
+def test_an_offset_that_all_features_share_does_not_keep_the_solver_from_the_optimum(intercept, strength):
+    features, labels = cloud(400, noise=2.0)
+    features = features + 100 * torch.nn.functional.normalize(torch.arange(1.0, 21), dim=0)
+    if not intercept:
+        features = torch.nn.functional.normalize(features, dim=1)
+    ours = fit_logistic(features, labels, strength=strength, intercept=intercept)
+    theirs = LogisticRegression(C=1 / strength, fit_intercept=intercept, solver="newton-cholesky", tol=1e-12)
+    theirs.fit(features.double().numpy(), labels.numpy())
+    assert np.abs(ours.weight.numpy() - theirs.coef_).max() < 1e-3
+    assert ours.ranked(features)[:, 0].tolist() == theirs.predict(features.double().numpy()).tolist()
+    assert ours.solved
+
+
+def test_a_classifier_short_of_its_optimum_is_said(monkeypatch):
+    monkeypatch.setattr("polygrain.evaluate.regression.MOST_ITERATIONS", 2)
+    settings = LogisticSettings(size=16, workers=0, strengths=(0.001, 0.01, 1e9))
+    notes = evaluate_logistic("pixels", Coloured(LABELS, seed=1), Coloured(LABELS, seed=2), settings).notes
+    assert any(note.startswith("2 strengths (0.001 to 0.01) not solved to the optimum") for note in notes)
+
+
 def test_the_gradient_vanishes_at_the_optimum():
     features, labels = cloud(300)
     found = fit_logistic(features, labels, strength=0.1, intercept=True)
@@ -144,6 +165,16 @@ def test_a_list_chooses_by_the_end_of_names_and_says_what_it_found(tmp_path):
     assert "1 names have no image, such as 'picture 900'" in chosen.notes[0]
 
 
+def test_a_list_with_a_byte_order_mark_keeps_its_first_name_and_one_in_no_utf8_is_refused(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbfpicture 3\r\npicture 5\r\n")
+    chosen = choose(Coloured(LABELS), LABELS, np.arange(80), Choice(list=str(file)), 0)
+    assert chosen.positions.tolist() == [3, 5]
+    file.write_bytes("picture 3\nStraße 5\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list.txt' is no UTF-8 text \(byte 14\); save it as UTF-8"):
+        choose(Coloured(LABELS), LABELS, np.arange(80), Choice(list=str(file)), 0)
+
+
 def test_names_of_a_list_may_hold_the_folder_or_not(tmp_path):
     class Named(Coloured):
         def name(self, i):
@@ -198,6 +229,19 @@ def test_a_few_shots_tell_colours_apart_and_a_small_class_is_told(classifier):
     assert min(result.scores["5 shots"]["top1"], result.scores["1 shot"]["top1"]) > 0.8
     assert any("smallest class has 2 images, fewer than 5" in note for note in result.notes)
     assert result.items["1 shot"].values.mean() == pytest.approx(result.scores["1 shot"]["top1"])
+
+
+def test_shots_that_are_all_images_have_the_interval_of_the_test_images():
+    labels = LABELS[:24]
+    train, val = Coloured(labels, seed=1), Coloured(labels)
+    val.load = Coloured(np.where(np.arange(24) % 3, labels, (labels + 1) % 8), seed=2).load  # a third looks otherwise
+    result = evaluate_few_shot("pixels", train, val, FewShotSettings(shots=(2, 3, 50), size=16, workers=0))
+    assert [len(top1) for top1 in result.details["top1_of_each_draw"].values()] == [5, 1, 1]
+    row = result.scores["50 shots"]
+    assert row["top1"] == pytest.approx(2 / 3)
+    normal = 1.96 * (2 / 9 / 24) ** 0.5  # half of the interval of a share of 24 images
+    assert (row["top1_high"] - row["top1_low"]) / 2 == pytest.approx(normal, rel=0.25)
+    assert any(note.startswith("all training images are shots at 3, 50: there is one draw") for note in result.notes)
 
 
 @pytest.mark.parametrize("classifier", ["centroid", "knn", "logistic"])

@@ -17,7 +17,7 @@ from polygrain.evaluate.features import default_workers, evaluating
 from polygrain.evaluate.labelled import Labelled, Sets, describe, encoded_side, facts_of
 from polygrain.evaluate.models import pick_device
 from polygrain.evaluate.probing import head_names, look
-from polygrain.evaluate.readouts import check_readout, columns, read_out
+from polygrain.evaluate.readouts import check_readout, columns, covering, read_out
 from polygrain.evaluate.settings import FeatureSettings
 from polygrain.evaluate.settings.classification import LinearSettings
 from polygrain.evaluate.settings.heads import HeadRecipe
@@ -42,7 +42,7 @@ def train_on_augmented(sets: Sets, recipe: HeadRecipe, settings: LinearSettings)
         What was seen without augmentation, of the training images those held out; and the classifier chosen on them.
     """
     encoder: Any = sets.model.encoder
-    check_readout(encoder, settings.readout)
+    check_readout(encoder, covering(recipe.readouts))
     device = pick_device(settings.device)
     encoder.to(device)
     notes = list(sets.notes)
@@ -53,7 +53,7 @@ def train_on_augmented(sets: Sets, recipe: HeadRecipe, settings: LinearSettings)
     held, held_labels, _ = encoded_side(sets, sets.train, chooses, settings, notes)
     val, val_labels, _ = encoded_side(sets, sets.val, sets.val.positions, settings, notes)
     width = val.shape[1]
-    parts = {readout: columns(readout, settings.readout, width) for readout in recipe.readouts}
+    parts = {readout: columns(readout, covering(recipe.readouts), width) for readout in recipe.readouts}
     learners = {
         readout: Learner(
             part.stop - part.start, sets.classes, recipe, torch.Generator().manual_seed(settings.seed), device

@@ -29,7 +29,7 @@ def held_out_rows(count: int, share: float, seed: int, device: torch.device | st
 class Choosing:
     """Keeps the candidate that is best on held-out images, looking once or after every epoch.
 
-    Of equals the first is kept.
+    Of equals the first is kept, and none whose answers are no numbers.
 
     Args:
         names: of the candidates, in order.
@@ -41,27 +41,42 @@ class Choosing:
     def __init__(self, names: Sequence[str], labels: Tensor) -> None:
         self.names, self.labels = list(names), labels
         self.name, self.epoch, self.looks = "", 0, 0
-        self.held: list[float] = []  # top-1 of all candidates on held-out images, when the chosen one was found
-        self.tested: list[float] = []  # on the test images
+        self.held: list[float | None] = []  # top-1 of all candidates on held-out images, when the chosen one was found
+        self.tested: list[float | None] = []  # on the test images
+        self.diverged: list[str] = []
         self._best, self._oracle = -1.0, -1.0
 
-    def look(self, held: Sequence[float], tested: Sequence[float], rank: Callable[[int], Tensor]) -> None:
-        """Top-1 of every candidate.
+    def look(self, held: Sequence[float | None], tested: Sequence[float | None], rank: Callable[[int], Tensor]) -> None:
+        """Top-1 of every candidate, None of one that has diverged.
 
         Args:
             rank: the ranked classes of the test images (n, R) by one of the candidates.
+
+        Raises:
+            ValueError: when all have diverged, and none was chosen before.
         """
         self.looks += 1
-        self._oracle = max(self._oracle, *tested)
-        if max(held) > self._best:
-            place = int(np.argmax(held))
-            self._best, self.name, self.epoch = held[place], self.names[place], self.looks
+        able = [-1.0 if one is None or other is None else one for one, other in zip(held, tested, strict=True)]
+        self.diverged = [name for name, share in zip(self.names, able, strict=True) if share < 0]
+        if self.diverged == self.names and not self.name:
+            raise ValueError(f"all classifiers diverged ({', '.join(self.names)}); give smaller learning_rates")
+        self._oracle = max(self._oracle, *(share for share in tested if share is not None))
+        if max(able) > self._best:
+            place = int(np.argmax(able))
+            self._best, self.name, self.epoch = able[place], self.names[place], self.looks
             self.held, self.tested, self.ranked = list(held), list(tested), rank(place)
 
     def scores(self, seed: int) -> Scores:
         """Of the chosen one; "top1_oracle" is the best that any has done on the test images."""
         scores = classification_scores(self.ranked, self.labels, seed=seed)
         return scores | {"top1_held_out": self._best, "top1_oracle": self._oracle}
+
+    def notes(self) -> tuple[str, ...]:
+        """On candidates that cannot be chosen."""
+        if not self.diverged:
+            return ()
+        which = f"{len(self.diverged)} of {len(self.names)} classifiers diverged"
+        return (f"{which}, and none is chosen from where its answers are no numbers: {', '.join(self.diverged)}",)
 
     def details(self) -> dict[str, Any]:
         found = {

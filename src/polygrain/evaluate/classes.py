@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from polygrain.data.images import Images
 
 EXAMPLES = 3  # named in a note
+TWO_CLASSES = "give images of two classes or more"
 
 
 def common_labels(train: Images, val: Images) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -22,6 +23,8 @@ def common_labels(train: Images, val: Images) -> tuple[NDArray[np.int64], NDArra
     for name, images in (("--data", train), ("--val", val)):
         found = images.labels()
         if found is None or not (found >= 0).any():
+            if images.only_folder is not None:
+                raise ValueError(f"all images of {name} lie in one folder, {images.only_folder!r}; {TWO_CLASSES}")
             raise ValueError(
                 f"the images of {name} have no labels; a class folder, .cls members or a dataset gives them"
             )
@@ -53,7 +56,7 @@ def numbered(
         if len(present := np.unique(labels[labels >= 0])) == 1:
             raise ValueError(
                 f"all images of {name} have the same class ({present[0]}), so there is nothing to tell apart; "
-                "give images of two classes or more"
+                f"{TWO_CLASSES}"
             )
     old = np.unique(np.concatenate([train, val]))
     old = old[old >= 0]

@@ -39,20 +39,29 @@ def evaluate_few_shot(model: Any, data: Any, val: Any, settings: FewShotSettings
     seen = labelled_features(model, data, val, settings).in_float64()
     labels = seen.train_labels.cpu().numpy()
     train, test = F.normalize(seen.train, dim=1), F.normalize(seen.val, dim=1)
-    smallest = int(np.bincount(labels)[np.unique(labels)].min())
+    counts = np.bincount(labels)[np.unique(labels)]
+    smallest, largest = int(counts.min()), int(counts.max())
     scores, each, items = {}, {}, {}
     for shots in settings.shots:
         draws = []
-        for draw in range(settings.draws):
+        for draw in range(settings.draws if shots < largest else 1):
             seed = settings.seed + draw
             rows = torch.from_numpy(np.concatenate([per_class(labels, c, shots, seed) for c in np.unique(labels)]))
             rows = rows.to(train.device)
             draws.append(predict(train[rows], seen.train_labels[rows], test, settings.classifier, seen.classes))
         found = [classification_scores(ranked, seen.val_labels, seed=settings.seed) for ranked in draws]
         name = f"{shots} shot{'s' * (shots > 1)}"
-        scores[name], each[name] = over_draws(found), [score["top1"] for score in found]
+        scores[name], each[name] = (
+            over_draws(found) if shots < largest else found[0],
+            [score["top1"] for score in found],
+        )
         items[name] = Sample(np.mean([right(ranked, seen.val_labels) for ranked in draws], axis=0))
     notes = seen.notes
+    if all_taken := [str(shots) for shots in settings.shots if shots >= largest]:
+        notes += (
+            f"all training images are shots at {', '.join(all_taken)}: there is one draw, and its interval is from "
+            "1,000 bootstrap resamples of the test images",
+        )
     if max(settings.shots) > smallest:
         notes += (f"the smallest class has {smallest} images, fewer than {max(settings.shots)}: all of them are taken",)
     return Result(

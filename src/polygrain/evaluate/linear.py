@@ -47,7 +47,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         facts={**seen.facts, "features": words + ", float32", "settings": settings.of_protocol()},
         model=seen.model,
         details={**seen.details, "learning_rate": rate, **choosing.details()},
-        notes=seen.notes + notes_of(recipe, rate, settings),
+        notes=seen.notes + choosing.notes() + notes_of(recipe, rate, settings),
         about=summary(seen),
         items={"linear": Sample(right(choosing.ranked, seen.val_labels))},
     )
@@ -56,7 +56,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
 def trained(sets: Sets, settings: LinearSettings) -> tuple[Labelled, HeadRecipe, Choosing]:
     """What was seen, the recipe as it was followed, and the classifier that was chosen."""
     recipe = settings.recipe()
-    widest = dataclasses.replace(settings, readout=covering(recipe.readouts))
+    widest = dataclasses.replace(settings, readout=covering(recipe.readouts), readouts=None)
     if recipe.augmentation == "none":
         seen = encoded_sets(sets, widest)
         recipe = fitted(recipe, len(seen.train), settings)
@@ -125,7 +125,7 @@ def in_words(recipe: HeadRecipe, settings: LinearSettings) -> str:
 def _on_cached(seen: Labelled, recipe: HeadRecipe, settings: LinearSettings) -> Choosing:
     """The sweep over readouts and learning rates, on features of one readout that covers all."""
     width = seen.train.shape[1]
-    parts = {readout: columns(readout, settings.readout, width) for readout in recipe.readouts}
+    parts = {readout: columns(readout, covering(recipe.readouts), width) for readout in recipe.readouts}
     return linear_probe(
         {readout: seen.train[:, part] for readout, part in parts.items()},
         seen.train_labels,

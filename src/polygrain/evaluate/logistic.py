@@ -10,7 +10,7 @@ from torch import Tensor
 from polygrain.evaluate.choosing import held_out_rows
 from polygrain.evaluate.labelled import labelled_features, summary
 from polygrain.evaluate.metrics import classification_scores, right
-from polygrain.evaluate.regression import Classifier, fit_logistic, fit_ridge
+from polygrain.evaluate.regression import MOST_ITERATIONS, Classifier, fit_logistic, fit_ridge
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings import LogisticSettings
@@ -54,7 +54,7 @@ def evaluate_logistic(model: Any, data: Any, val: Any, settings: LogisticSetting
     tested = {str(strength): top1(each, test, seen.val_labels) for strength, each in refitted.items()}
     ranked = refitted[strengths[best]].ranked(test)
     scores = classification_scores(ranked, seen.val_labels, seed=settings.seed) | {"top1_held_out": held[best]}
-    notes = seen.notes
+    notes = seen.notes + unsolved([*zip(strengths, candidates, strict=True), *refitted.items()])
     if len(strengths) > 1 and best in (0, len(strengths) - 1):
         notes += (f"the chosen strength {strengths[best]:g} is at the end of those tried; widen strengths",)
     oracle = "" if len(tried) == 1 else "; top1_oracle: the best on the test images, which is no honest score"
@@ -92,6 +92,15 @@ def fit_all(features: Tensor, labels: Tensor, strengths: Sequence[float], form: 
         last = fit_logistic(features, labels, strength=strength, intercept=form == "dinov2", start=last)
         found[strength] = last
     return [found[strength] for strength in strengths]
+
+
+def unsolved(fitted: Sequence[tuple[float, Classifier]]) -> tuple[str, ...]:
+    """A note on strengths whose classifiers are not at their optimum."""
+    short = sorted({strength for strength, classifier in fitted if not classifier.solved})
+    if not short:
+        return ()
+    which = f"strength {short[0]:g}" if len(short) == 1 else f"{len(short)} strengths ({short[0]:g} to {short[-1]:g})"
+    return (f"{which} not solved to the optimum in {MOST_ITERATIONS:,} iterations; give larger strengths",)
 
 
 def top1(classifier: Classifier, features: Tensor, labels: Tensor) -> float:

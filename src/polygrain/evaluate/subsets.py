@@ -73,12 +73,17 @@ def on_list(images: Images, positions: NDArray[np.int64], file: str) -> Chosen:
     says the folder too.
 
     Raises:
-        ValueError: when there is no such file, it names none of the images, or one line fits several.
+        ValueError: when there is no such file, it is no UTF-8 text, it names none of the images, or one line fits
+            several.
     """
     if not Path(file).is_file():
         raise ValueError(f"no list {file!r}; give a text file with one image name to a line")
     content = Path(file).read_bytes()
-    lines = {line.strip() for line in content.decode().splitlines() if line.strip()}
+    try:
+        text = content.decode("utf-8-sig")  # some editors put a mark of the encoding before the first name
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file!r} is no UTF-8 text (byte {error.start:,}); save it as UTF-8") from error
+    lines = {line.strip() for line in text.splitlines() if line.strip()}
     parts = {line.count("/") + 1 for line in lines}
     found: dict[str, list[int]] = {}
     for i in positions.tolist():

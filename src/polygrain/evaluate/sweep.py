@@ -28,12 +28,16 @@ class Heads(NamedTuple):
     def one(self, head: int) -> "Heads":
         return self._replace(weight=self.weight[head : head + 1], bias=self.bias[head : head + 1])
 
-    def top1(self, features: Tensor, labels: Tensor) -> list[float]:
-        """Share of right answers of each head."""
-        chunks = zip(torch.split(features, CHUNK), torch.split(labels, CHUNK), strict=True)
-        right = [self.logits(rows).argmax(-1) == truth for rows, truth in chunks]  # (H, B) each
+    def top1(self, features: Tensor, labels: Tensor) -> list[float | None]:
+        """Share of right answers of each head; None where its answers are no numbers."""
+        right, finite = [], []  # (H, B) each
+        for rows, truth in zip(torch.split(features, CHUNK), torch.split(labels, CHUNK), strict=True):
+            logits = self.logits(rows)
+            right.append(logits.argmax(-1) == truth)
+            finite.append(logits.isfinite().all(-1))
         shares: list[float] = torch.cat(right, dim=1).double().mean(dim=1).tolist()
-        return shares
+        sound: list[bool] = torch.cat(finite, dim=1).all(dim=1).tolist()
+        return [share if fine else None for share, fine in zip(shares, sound, strict=True)]
 
 
 class Learner:

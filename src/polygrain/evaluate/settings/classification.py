@@ -37,7 +37,10 @@ class LinearSettings(FeatureSettings):
         preset: `sweep` takes features that are computed once, `sweep_bn` the same behind a batch norm; all others
             (dino_s, dino_b, dino_resnet, dinov2, mugs_s_100ep, mugs_s_300ep, mugs_s_800ep, mugs_b, mugs_l, vicreg,
             vicregl_convnext, mae) augment the images in every epoch, as their papers do.
-        readouts: several, swept together with the learning rates; by default the preset's, or `readout`.
+        readout: which vector of an image; by default the preset's, or `pooled`, what the backbone itself returns;
+            `cls4` the class tokens of the last four blocks, each after the final norm, side by side; `mean` the mean
+            of the patches of the last block; `cls1+mean` the last class token with it.
+        readouts: several of them, swept together with the learning rates; all but `pooled`.
         learning_rates: per 256 images; each is multiplied by images per step / 256. By default the preset's.
         epochs: by default the preset's, 100 in most; a sweep over few images takes as many as make 2,000 steps.
         warmup_epochs: of them over which learning rates rise; by default the preset's, which only mae has.
@@ -47,6 +50,7 @@ class LinearSettings(FeatureSettings):
     """
 
     preset: str = "sweep"
+    readout: Readout | None = None  # type: ignore[assignment]  # the only protocol whose preset may have another
     readouts: tuple[Readout, ...] | None = None
     learning_rates: tuple[float, ...] | None = None
     epochs: int | None = None
@@ -67,14 +71,23 @@ class LinearSettings(FeatureSettings):
                 raise ValueError(f"{name} is {value}; it must be 1 or more")
         recipe = self.recipe()
         check_warmup(self.preset, recipe.epochs, recipe.warmup_epochs)
-        several = recipe.readouts
-        if len(several) > 1 and "pooled" in several:
-            raise ValueError("readouts with pooled among others cannot be swept; use cls1, cls4, mean and their sums")
+        self._check_readouts()
+
+    def _check_readouts(self) -> None:
+        if self.readouts is None:
+            return
+        told = f"readouts are [{', '.join(self.readouts)}]"
+        if self.readout is not None:
+            raise ValueError(f"readout is {self.readout} and {told}; give one of them, readouts for several")
+        if len(set(self.readouts)) < max(1, len(self.readouts)):
+            raise ValueError(f"{told}; give one or more, each once")
+        if len(self.readouts) > 1 and "pooled" in self.readouts:
+            raise ValueError(f"{told}, and pooled cannot be swept with others; use cls1, cls4, mean and their sums")
 
     def recipe(self) -> HeadRecipe:
         """The preset with what was given besides."""
         preset = PRESETS[self.preset]
-        named = (self.readout,) if self.readout != "pooled" else preset.readouts or ("pooled",)
+        named = (self.readout,) if self.readout is not None else preset.readouts or ("pooled",)
         return dataclasses.replace(
             preset,
             readouts=self.readouts or named,
@@ -126,7 +139,7 @@ class FewShotSettings(FeatureSettings):
 
     Args:
         shots: numbers of images of each class.
-        draws: of the images, each with its own seed.
+        draws: of the images, each with its own seed; one where all images are shots.
         classifier: `centroid` takes the class whose mean vector is nearest, `knn` lets all shots vote (weighted as
             in DINO), `logistic` fits a logistic regression (that of Mugs, strength 0.1). All by cosine similarity.
     """
