@@ -154,6 +154,22 @@ def test_anchors_are_eight_cells_wide_on_five_levels():
     assert model.rpn.anchor_generator.sizes == ((16,), (32,), (64,), (128,), (256,))
 
 
+@pytest.mark.parametrize("kind", ["mask", "cascade"])
+def test_boxes_are_pooled_at_their_place_after_a_narrow_first_image(kind):
+    """Maps that tell the place of each cell; the padded height of the first image is twice its own and more."""
+    model = detector(vit(), kind)
+    heads = model.roi_heads if kind == "mask" else model.roi_heads.stages[0]
+    for side, pool in ((7, heads.box_roi_pool), (14, heads.mask_roi_pool)):
+        for high, wide in ((20, 96), (96, 96)):
+            rows = [-(-high // 32) * 32 // stride for stride in (2, 4, 8, 16)]
+            down = [(torch.arange(r) + 0.5) * 2 * 2**i for i, r in enumerate(rows)]  # px of each cell's middle
+            maps = {str(i): d[None, None, :, None].expand(1, 1, -1, 96 // (2 << i)) for i, d in enumerate(down)}
+            box = torch.tensor([[8.0, 4, 16, 12]])
+            found = pool({k: m.contiguous() for k, m in maps.items()}, [box], [(high, wide)])[0, 0, :, 0]
+            expected = 4 + 8 * (torch.arange(side) + 0.5) / side + 1  # torchvision's are shifted by half a cell of 2 px
+            torch.testing.assert_close(found, expected, rtol=0, atol=0.3)
+
+
 @pytest.mark.parametrize("pyramid", ["taps", "last"])
 def test_both_pyramids_give_five_levels_each_half_the_one_before(pyramid):
     maps = detector(vit(), "mask", pyramid=pyramid).backbone(torch.randn(1, 3, 64, 96))
