@@ -12,7 +12,7 @@ from polygrain.data.photometric import IMAGENET
 from polygrain.evaluate.detection.cascade import STAGES, box_loss
 from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
 from polygrain.evaluate.detection.examples import Examples, batches, cut, mirrored, resized
-from polygrain.evaluate.detection.protocol import evaluate_detect
+from polygrain.evaluate.detection.protocol import evaluate_detect, standing_in
 from polygrain.evaluate.detection.training import falling, train
 from polygrain.evaluate.settings.detection import PRESETS, DetectSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
@@ -249,6 +249,12 @@ def test_the_same_seed_gives_the_same_number_and_the_encoder_stays_as_it_was(mad
     assert first.scores == second.scores and first.fingerprint == second.fingerprint
     assert first.model == second.model
     assert 0 <= first.scores["boxes"]["AP"] <= 1
+
+
+def test_test_images_that_are_training_images_are_counted_aloud(made):
+    train_set, val = made
+    assert standing_in(CocoImages(*val), CocoImages(*train_set)) == 0
+    assert "3 of 3 test images are among the training images, byte for byte" in quick((val, val)).notes
 
 
 def test_other_categories_in_the_test_are_refused(made, tmp_path):

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from polygrain.data.coco import CocoImages, pycocotools
+from polygrain.data.coco import CocoImages
+from polygrain.data.coco_json import pycocotools
 from polygrain.distributed import world_size
 from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
 from polygrain.evaluate.detection.examples import Examples, batches
@@ -56,6 +57,8 @@ def evaluate_detect(
     images.check_headers()
     tests.check_headers()
     positions, notes = learnable(images)
+    if known := standing_in(tests, images):
+        notes.append(f"{known} of {len(tests)} test images are among the training images, byte for byte")
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         opened = open_model(model)
@@ -137,8 +140,9 @@ def learnable(images: CocoImages) -> tuple[list[int], list[str]]:
         ValueError: when there is none.
     """
     notes = []
-    if empty := images.annotations.empty_boxes():
-        notes.append(f"{len(empty)} boxes have no area and train nothing, the first is that of annotation {empty[0]}")
+    if empty := images.annotations.empty():
+        told = "objects have nothing of their box or mask inside the image and train nothing"
+        notes.append(f"{len(empty)} {told}, the first is annotation {empty[0]}")
     spared = {*empty}
     positions = [
         position
@@ -150,6 +154,12 @@ def learnable(images: CocoImages) -> tuple[list[int], list[str]]:
     if len(positions) < len(images):
         notes.append(f"{len(images) - len(positions)} training images have no object and are left out")
     return positions, notes
+
+
+def standing_in(tests: CocoImages, images: CocoImages) -> int:
+    """How many test images are also training images, byte for byte."""
+    known = {*images.digests}
+    return sum(digest in known for digest in tests.digests)
 
 
 def readable(detections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from polygrain.data.coco import Annotations, CocoImages
+from polygrain.data.coco import CocoImages
+from polygrain.data.coco_json import Annotations
 from polygrain.evaluate.detection.examples import Example, Plain
 from polygrain.evaluate.detection.scores import results
 from polygrain.evaluate.settings.detection import DetectionRecipe
