@@ -13,7 +13,7 @@ from polygrain.evaluate.detection.cascade import STAGES, box_loss
 from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
 from polygrain.evaluate.detection.examples import Examples, batches, cut, mirrored, resized
 from polygrain.evaluate.detection.protocol import evaluate_detect, standing_in
-from polygrain.evaluate.detection.training import falling, train
+from polygrain.evaluate.detection.training import backward, falling, train
 from polygrain.evaluate.settings.detection import PRESETS, DetectSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from tests.evaluate.detection import rectangles
@@ -64,12 +64,63 @@ def test_the_loss_falls_in_twenty_steps(images, kind):
     assert np.mean(history[-5:]) < 0.85 * np.mean(history[:3])
 
 
-def test_every_parameter_of_a_cascade_gets_a_gradient(images):
+def of_one_size(count):
+    """Images of one size with two objects each: the detector draws the same number of boxes from each."""
+    random = torch.Generator().manual_seed(1)
+    found = []
+    for _ in range(count):
+        starts = torch.randint(0, 30, (2, 2), generator=random).float()
+        boxes = torch.cat([starts, starts + torch.randint(20, 34, (2, 2), generator=random)], 1)
+        masks = torch.zeros(2, 64, 64, dtype=torch.uint8)
+        for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
+            mask[top:bottom, left:right] = 1
+        target = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
+        found.append((torch.rand(3, 64, 64, generator=random), target))
+    return found
+
+
+def gradients(recipe, batch, at_once):
+    """Of a detector without BatchNorm, which draws the first boxes and not any."""
+    torch.manual_seed(0)
+    model = build_detector(
+        vit(), detector="mask", pyramid="last", classes=2, normalisation=IMAGENET, recipe=recipe
+    ).train()
+    losses = backward(model, batch, at_once=at_once, device="cpu")
+    return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_images_in_pieces_give_the_gradients_of_all_at_once(monkeypatch, at_once):
+    monkeypatch.setattr(torch, "randperm", lambda count, device=None: torch.arange(count, device=device))
+    recipe = dataclasses.replace(TINY, short_sides=(64,), samples=8)
+    batch = of_one_size(4)
+    (losses, whole), (in_pieces, summed) = (gradients(recipe, batch, count) for count in (4, at_once))
+    assert in_pieces == pytest.approx(losses, rel=1e-4)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(summed[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_no_more_images_go_through_the_detector_at_once_than_the_recipe_says(images):
+    encoder = vit()
+    model = detector(encoder, "mask")
+    seen = []
+    model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    loader = batches(Examples(images, crop=False, seed=0), range(12), steps=2, images_per_step=5, workers=0)
+    train(model, encoder, loader, dataclasses.replace(TINY, images_at_once=2), steps=2, device="cpu")
+    assert seen == [2, 2, 1, 2, 2, 1]
+
+
+def test_a_step_of_fewer_images_takes_them_at_once():
+    assert DetectSettings(preset="mugs_s", images_per_step=3).recipe().images_at_once == 3
+
+
+def test_every_parameter_of_a_cascade_gets_a_gradient_but_the_final_norm_which_no_pyramid_has(images):
     torch.manual_seed(0)
     model = detector(vit(), "cascade", pyramid="last").train()
     pixels, target = Examples(images, crop=False, seed=0)[0, 0]
     sum(model([pixels], [target]).values()).backward()
-    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    spared = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert spared == [f"backbone.pyramid.encoder.model.norm.{name}" for name in ("weight", "bias")]
 
 
 def test_each_stage_of_a_cascade_weighs_less(images):
@@ -281,6 +332,8 @@ def test_raw_pixels_are_refused(made):
         ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be above 0 and at most 1"),
         ({"drop_path": 1.0}, "drop_path is 1.0; it must be 0 or more and below 1"),
         ({"epochs": 1, "steps": 2}, "epochs is 1 and steps 2; give one of them"),
+        ({"images_at_once": 0}, "images_at_once is 0; it must be"),
+        ({"images_at_once": 5}, "images_at_once is 5; a step has 4 images"),
         ({"learning_rate": math.nan}, "learning_rate is nan; it must be above 0"),
     ],
 )

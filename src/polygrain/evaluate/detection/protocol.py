@@ -192,12 +192,13 @@ def _features(encoder: Encoder, settings: DetectSettings) -> str:
 def _description(settings: DetectSettings, steps: int) -> str:
     recipe = settings.recipe()
     sides = f"{min(recipe.short_sides)} to {max(recipe.short_sides)} px"
+    pieces = f"{recipe.images_at_once} at once, " if recipe.images_at_once < recipe.images_per_step else ""
     cheap = "Cheap check, not the papers' protocol: " if settings.preset == "quick" else ""
     return (
         f"{cheap}{NAMES[settings.detector]}, all layers fine-tuned, {steps} steps of {recipe.images_per_step} images "
-        f"(short side {sides}), AdamW {recipe.learning_rate:g}, layer decay {recipe.layer_decay:g}; COCO's AP at IoU "
-        f"0.5 to 0.95 by pycocotools, test images of {recipe.test_side} px, last step, no selection; 95 % interval of "
-        "AP from 200 resamples of the images"
+        f"({pieces}short side {sides}), AdamW {recipe.learning_rate:g}, layer decay {recipe.layer_decay:g}; COCO's AP "
+        f"at IoU 0.5 to 0.95 by pycocotools, test images of {recipe.test_side} px, last step, no selection; 95 % "
+        "interval of AP from 200 resamples of the images"
     )
 
 

@@ -12,6 +12,7 @@ class DetectionRecipe:
     """All that training a detector takes.
 
     Args:
+        images_at_once: of the images of a step go through the detector, and BatchNorm sees them.
         short_sides: lengths to which the short side of a training image is brought, one of them at random.
         test_side: the same for test images. `longest`: no side gets longer.
         crop: half of the training images are cut at random first, as DETR does.
@@ -21,6 +22,7 @@ class DetectionRecipe:
 
     epochs: int
     images_per_step: int
+    images_at_once: int
     learning_rate: float
     weight_decay: float
     layer_decay: float
@@ -41,6 +43,7 @@ class DetectionRecipe:
 _MUGS = DetectionRecipe(
     epochs=12,
     images_per_step=32,
+    images_at_once=4,  # what each of their eight GPUs had
     learning_rate=2e-4,
     weight_decay=0.05,
     layer_decay=0.8,
@@ -58,7 +61,7 @@ _MUGS = DetectionRecipe(
 )
 PRESETS: dict[str, DetectionRecipe] = {
     "mugs_s": _MUGS,
-    "ibot_b": dataclasses.replace(_MUGS, layer_decay=0.75, images_per_step=16),
+    "ibot_b": dataclasses.replace(_MUGS, layer_decay=0.75, images_per_step=16, images_at_once=2),
     "quick": dataclasses.replace(
         _MUGS,
         images_per_step=4,
@@ -91,6 +94,8 @@ class DetectSettings:
         epochs: passes over the training images.
         steps: of the optimizer, instead of epochs.
         images_per_step: images in each.
+        images_at_once: of them that go through the detector at once, their gradients are summed. At 800 px each takes 2
+            GiB with ViT-S, 3 with ViT-B, and more as boxes get better. BatchNorm sees so many.
         learning_rate: of everything but the backbone.
         weight_decay: of matrices.
         layer_decay: the learning rate of each layer of the backbone is that of the next one times this.
@@ -108,6 +113,7 @@ class DetectSettings:
     epochs: int | None = None
     steps: int | None = None
     images_per_step: int | None = None
+    images_at_once: int | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
     layer_decay: float | None = None
@@ -120,7 +126,7 @@ class DetectSettings:
 
     def __post_init__(self) -> None:
         kinds = {
-            COUNT: "epochs steps images_per_step",
+            COUNT: "epochs steps images_per_step images_at_once",
             POSITIVE: "learning_rate",
             NOT_NEGATIVE: "weight_decay",
             PART: "layer_decay",
@@ -131,12 +137,18 @@ class DetectSettings:
             raise ValueError(f"drop_path is {self.drop_path}; it must be 0 or more and below 1")
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"epochs is {self.epochs} and steps {self.steps}; give one of them")
+        if self.images_at_once is not None and self.images_at_once > (most := self.recipe().images_per_step):
+            raise ValueError(f"images_at_once is {self.images_at_once}; a step has {most} images (images_per_step)")
 
     def recipe(self) -> DetectionRecipe:
         """The preset with what was chosen otherwise."""
         names = [field.name for field in dataclasses.fields(DetectionRecipe) if hasattr(self, field.name)]
         chosen = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return dataclasses.replace(PRESETS[self.preset], **chosen)
+        recipe = dataclasses.replace(PRESETS[self.preset], **chosen)
+        at_once = min(
+            recipe.images_at_once, recipe.images_per_step
+        )  # a step of fewer images than the preset has at once
+        return dataclasses.replace(recipe, images_at_once=at_once)
 
     def steps_for(self, images: int) -> int:
         """Steps of the optimizer; the last batch of an epoch is filled from the next one."""
