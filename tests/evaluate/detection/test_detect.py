@@ -7,13 +7,15 @@ import torch
 from torch import nn
 
 from polygrain.commands.evaluate import evaluate
-from polygrain.data.coco import CocoImages, Truth
+from polygrain.data.coco import CocoImages
 from polygrain.data.photometric import IMAGENET
+from polygrain.evaluate.detection import protocol
 from polygrain.evaluate.detection.cascade import STAGES, box_loss
 from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
-from polygrain.evaluate.detection.examples import Examples, batches, cut, mirrored, resized
+from polygrain.evaluate.detection.examples import Examples, batches
 from polygrain.evaluate.detection.protocol import evaluate_detect, standing_in
 from polygrain.evaluate.detection.training import backward, falling, train
+from polygrain.evaluate.models import open_model
 from polygrain.evaluate.settings.detection import PRESETS, DetectSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from tests.evaluate.detection import rectangles
@@ -108,10 +110,6 @@ def test_no_more_images_go_through_the_detector_at_once_than_the_recipe_says(ima
     loader = batches(Examples(images, crop=False, seed=0), range(12), steps=2, images_per_step=5, workers=0)
     train(model, encoder, loader, dataclasses.replace(TINY, images_at_once=2), steps=2, device="cpu")
     assert seen == [2, 2, 1, 2, 2, 1]
-
-
-def test_a_step_of_fewer_images_takes_them_at_once():
-    assert DetectSettings(preset="mugs_s", images_per_step=3).recipe().images_at_once == 3
 
 
 def test_every_parameter_of_a_cascade_gets_a_gradient_but_the_final_norm_which_no_pyramid_has(images):
@@ -240,40 +238,20 @@ def test_drop_path_grows_over_the_blocks_and_weights_stay():
     assert torch.equal(encoder.features(pixels).pooled, dropping.features(pixels).pooled)
 
 
-def box_of(mask):
-    rows, columns = np.nonzero(mask.numpy())
-    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-
-
-def one_object():
-    masks = torch.zeros(1, 60, 80, dtype=torch.uint8)
-    masks[0, 10:30, 5:25] = 1
-    pixels = masks.float().expand(3, -1, -1)
-    return pixels, Truth(torch.tensor([[5.0, 10, 25, 30]]), torch.tensor([1]), masks)
-
-
-def test_boxes_and_masks_are_mirrored_with_the_pixels():
-    pixels, truth = mirrored(*one_object())
-    assert truth.boxes[0].tolist() == box_of(truth.masks[0]) == [55, 10, 75, 30]
-    assert torch.equal(pixels[0], truth.masks[0].float())
-
-
-def test_boxes_and_masks_are_resized_with_the_pixels():
-    pixels, truth = resized(*one_object(), 120)
-    assert pixels.shape == (3, 120, 160) and truth.masks.shape == (1, 120, 160)
-    assert truth.boxes[0].tolist() == box_of(truth.masks[0]) == [10, 20, 50, 60]
-
-
-def test_boxes_and_masks_are_cut_with_the_pixels():
-    pixels, truth = resized(*one_object(), 700)
-    for seed in range(5):
-        part, left = cut(pixels, truth, np.random.default_rng(seed))
-        assert all(384 <= side <= 600 for side in part.shape[1:])
-        assert left.masks.shape[1:] == part.shape[1:]
-        for box, mask in zip(left.boxes, left.masks, strict=True):
-            assert box.tolist() == pytest.approx(box_of(mask), abs=1)
-        if not len(left.boxes):
-            assert part.sum() < 1e-3 * pixels.sum() + 1
+def test_squares_of_jitter_are_not_resized_again():
+    recipe = PRESETS["lsj"]
+    model = build_detector(
+        vit(),
+        detector="mask",
+        pyramid="last",
+        classes=2,
+        normalisation=IMAGENET,
+        recipe=dataclasses.replace(TINY, short_sides=recipe.short_sides, longest=recipe.longest),
+    )
+    pixels = torch.rand(3, 1024, 1024)
+    shown, targets = model.transform([pixels], [{"boxes": torch.tensor([[1.0, 2, 3, 4]])}])
+    assert targets[0]["boxes"].tolist() == [[1, 2, 3, 4]]
+    torch.testing.assert_close(shown.tensors[0], model.transform.normalize(pixels))
 
 
 def test_the_learning_rate_warms_up_and_drops_twice():
@@ -282,10 +260,17 @@ def test_the_learning_rate_warms_up_and_drops_twice():
     assert [factor(step) for step in (10, 79, 80, 109, 110)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
-def test_every_epoch_shows_every_image_once(images):
-    loader = batches(Examples(images, crop=False, seed=0), [1, 4, 7, 9], steps=4, images_per_step=2, workers=0)
-    places = [place for batch in loader.batch_sampler for place in batch]
-    assert sorted(places) == [(epoch, position) for epoch in (0, 1) for position in (1, 4, 7, 9)]
+def test_the_jitter_of_a_recipe_reaches_the_training_images(monkeypatch, images):
+    shown = []
+
+    def look(model, encoder, loader, *given, **named):
+        shown.extend(next(iter(loader)))
+        return []
+
+    monkeypatch.setattr(protocol, "train", look)
+    monkeypatch.setitem(PRESETS, "lsj", dataclasses.replace(TINY, jitter=96))
+    protocol.fine_tuned(open_model(vit()), images, range(12), DetectSettings(preset="lsj", steps=1, workers=0))
+    assert [tuple(pixels.shape) for pixels, _ in shown] == [(3, 96, 96)] * 2
 
 
 def quick(made, **given):
@@ -324,29 +309,6 @@ def test_raw_pixels_are_refused(made):
     train_set, val = made
     with pytest.raises(ValueError, match="raw pixels have no layers to fine-tune"):
         evaluate_detect("pixels", train_set.images, val.images, train_set.annotations, val.annotations)
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be above 0 and at most 1"),
-        ({"drop_path": 1.0}, "drop_path is 1.0; it must be 0 or more and below 1"),
-        ({"epochs": 1, "steps": 2}, "epochs is 1 and steps 2; give one of them"),
-        ({"images_at_once": 0}, "images_at_once is 0; it must be"),
-        ({"images_at_once": 5}, "images_at_once is 5; a step has 4 images"),
-        ({"learning_rate": math.nan}, "learning_rate is nan; it must be above 0"),
-    ],
-)
-def test_settings_out_of_range_are_refused(given, told):
-    with pytest.raises(ValueError, match=told):
-        DetectSettings(**given)
-
-
-def test_the_papers_schedule_is_the_published_one():
-    recipe = DetectSettings(preset="mugs_s").recipe()
-    assert (recipe.epochs, recipe.images_per_step, recipe.learning_rate, recipe.layer_decay) == (12, 32, 2e-4, 0.8)
-    assert recipe.short_sides == (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
-    assert DetectSettings(preset="mugs_s").steps_for(117_266) == 12 * 117_266 // 32
 
 
 def test_the_command_line_knows_the_protocol(capsys):

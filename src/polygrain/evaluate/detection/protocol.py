@@ -124,7 +124,7 @@ def fine_tuned(opened: Model, images: CocoImages, positions: Sequence[int], sett
         recipe=recipe,
     ).to(device)
     loader = batches(
-        Examples(images, crop=recipe.crop, seed=settings.seed),
+        Examples(images, crop=recipe.crop, jitter=recipe.jitter, seed=settings.seed),
         positions,
         steps=steps,
         images_per_step=recipe.images_per_step,
@@ -191,12 +191,14 @@ def _features(encoder: Encoder, settings: DetectSettings) -> str:
 
 def _description(settings: DetectSettings, steps: int) -> str:
     recipe = settings.recipe()
-    sides = f"{min(recipe.short_sides)} to {max(recipe.short_sides)} px"
+    sides = f"short side {min(recipe.short_sides)} to {max(recipe.short_sides)} px"
+    if recipe.jitter is not None:
+        sides = f"large-scale jitter to {recipe.jitter} px"
     pieces = f"{recipe.images_at_once} at once, " if recipe.images_at_once < recipe.images_per_step else ""
     cheap = "Cheap check, not the papers' protocol: " if settings.preset == "quick" else ""
     return (
         f"{cheap}{NAMES[settings.detector]}, all layers fine-tuned, {steps} steps of {recipe.images_per_step} images "
-        f"({pieces}short side {sides}), AdamW {recipe.learning_rate:g}, layer decay {recipe.layer_decay:g}; COCO's AP "
+        f"({pieces}{sides}), AdamW {recipe.learning_rate:g}, layer decay {recipe.layer_decay:g}; COCO's AP "
         f"at IoU 0.5 to 0.95 by pycocotools, test images of {recipe.test_side} px, last step, no selection; 95 % "
         "interval of AP from 200 resamples of the images"
     )

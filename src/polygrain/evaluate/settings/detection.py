@@ -16,6 +16,7 @@ class DetectionRecipe:
         short_sides: lengths to which the short side of a training image is brought, one of them at random.
         test_side: the same for test images. `longest`: no side gets longer.
         crop: half of the training images are cut at random first, as DETR does.
+        jitter: all become squares of this side by large-scale jitter; `short_sides` and `longest` must be it too.
         drops: shares of the training after which the learning rate falls to a tenth.
         proposals: boxes that the first stage hands on; `samples`: of them train the second, in each image.
     """
@@ -33,6 +34,7 @@ class DetectionRecipe:
     test_side: int
     longest: int
     crop: bool
+    jitter: int | None
     channels: int
     hidden: int
     proposals: int
@@ -54,6 +56,7 @@ _MUGS = DetectionRecipe(
     test_side=800,
     longest=1333,
     crop=True,
+    jitter=None,
     channels=256,
     hidden=1024,
     proposals=2000,
@@ -62,6 +65,21 @@ _MUGS = DetectionRecipe(
 PRESETS: dict[str, DetectionRecipe] = {
     "mugs_s": _MUGS,
     "ibot_b": dataclasses.replace(_MUGS, layer_decay=0.75, images_per_step=16, images_at_once=2),
+    # ViTDet, arXiv:2203.16527, detectron2 `mask_rcnn_vitdet_b_100ep`, in 12 epochs instead of 100
+    "lsj": dataclasses.replace(
+        _MUGS,
+        images_per_step=64,
+        learning_rate=1e-4,
+        weight_decay=0.1,
+        layer_decay=0.7,
+        warmup_steps=250,
+        drops=(8 / 9, 26 / 27),
+        short_sides=(1024,),
+        test_side=1024,
+        longest=1024,
+        crop=False,
+        jitter=1024,
+    ),
     "quick": dataclasses.replace(
         _MUGS,
         images_per_step=4,
@@ -90,7 +108,8 @@ class DetectSettings:
         pyramid: of a ViT: `taps` brings four blocks to four resolutions (iBOT, Mugs), `last` the last one (ViTDet).
             Stages of ResNet and ConvNeXt are taken as they are.
         preset: `quick` is a cheap check on small images, and its AP is low; `mugs_s` and `ibot_b` are the papers'
-            schedules, made for many GPUs. Options that are not given are those of the preset.
+            schedules, made for many GPUs; `lsj` is ViTDet's on squares of 1024 px, in 12 epochs, to go with `last`.
+            Options that are not given are those of the preset.
         epochs: passes over the training images.
         steps: of the optimizer, instead of epochs.
         images_per_step: images in each.
@@ -109,7 +128,7 @@ class DetectSettings:
 
     detector: Literal["mask", "cascade"] = "mask"
     pyramid: Literal["taps", "last"] = "taps"
-    preset: Literal["quick", "mugs_s", "ibot_b"] = "quick"
+    preset: Literal["quick", "mugs_s", "ibot_b", "lsj"] = "quick"
     epochs: int | None = None
     steps: int | None = None
     images_per_step: int | None = None
