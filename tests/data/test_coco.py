@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from polygrain.data.coco import Annotations, CocoImages, mask_of
+from polygrain.data.coco import CocoImages
+from polygrain.data.coco_json import Annotations, _run_lengths, mask_of, pycocotools
 
 TRIANGLE = [2.0, 1.0, 12.0, 1.0, 12.0, 9.0]
 
@@ -46,7 +47,43 @@ def test_boxes_are_given_by_their_corners_and_categories_as_labels_from_one(tmp_
 def test_crowds_and_boxes_without_area_are_no_objects_to_learn(tmp_path):
     images = CocoImages(tmp_path, written(tmp_path, content()))
     assert len(images.truth(0).boxes) == 1
-    assert images.annotations.empty_boxes() == [2]
+    assert images.annotations.empty() == [2]
+
+
+EMPTY = {
+    "no width in float32": {"bbox": [50, 20, 1e-7, 10]},
+    "no width in float32 once it is mirrored": {"bbox": [2, 1, 1e-6, 8]},
+    "left of the image": {"bbox": [-9, 1, 9, 8]},
+    "below the image": {"bbox": [5000, 5000, 10, 8]},
+    "a polygon of one point": {"segmentation": [[4.0, 4.0] * 3]},
+    "a polygon beside the image": {"segmentation": [[x + 500 for x in TRIANGLE]]},
+    "run lengths of background alone": {"segmentation": {"size": [10, 20], "counts": [200]}},
+}
+
+
+@pytest.mark.parametrize("change", EMPTY.values(), ids=EMPTY)
+def test_objects_of_which_nothing_is_in_the_image_are_no_objects_to_learn(tmp_path, change):
+    fields = content()
+    fields["annotations"][0] |= change
+    images = CocoImages(tmp_path, written(tmp_path, fields))
+    assert images.annotations.empty() == [0, 2]
+    assert len(images.truth(0).boxes) == 0
+
+
+def test_a_box_that_leaves_its_image_is_learnt(tmp_path):
+    fields = content()
+    fields["annotations"][0]["bbox"] = [12, -3, 400, 400]
+    assert CocoImages(tmp_path, written(tmp_path, fields)).truth(0).boxes.tolist() == [[12, -3, 412, 397]]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_compressed_run_lengths_are_read_as_their_package_wrote_them(tmp_path, share):
+    mask = (np.random.default_rng(0).random((60, 70)) < share).astype(np.uint8, order="F")
+    mask[:, 20:50] = mask[0, 0]  # a long run
+    flat = mask.T.ravel()
+    starts = [0, *(np.flatnonzero(np.diff(flat)) + 1), flat.size]
+    counts = pycocotools().mask.encode(np.asfortranarray(mask))["counts"].decode()
+    assert _run_lengths(counts) == [0] * int(flat[0]) + np.diff(starts).tolist()
 
 
 def test_an_image_without_objects_has_no_boxes_and_no_masks(tmp_path):
@@ -102,6 +139,10 @@ def broken(change):
     return fields
 
 
+def runs(counts):
+    return lambda fields: fields["annotations"][1].update(segmentation={"size": [10, 20], "counts": counts})
+
+
 BROKEN = {
     "it has no list of annotations": lambda f: f.pop("annotations"),
     "its images are empty": lambda f: f.update(images=[], annotations=[]),
@@ -119,9 +160,32 @@ BROKEN = {
     "the mask of annotation 1 has size \\[20, 10\\], its image has \\[10, 20\\]": lambda f: f["annotations"][1].update(
         segmentation={"size": [20, 10], "counts": [200]}
     ),
+    "the mask of annotation 1 has size \\[10.0, 20\\], its": lambda f: f["annotations"][1].update(
+        segmentation={"size": [10.0, 20], "counts": [200]}
+    ),
     "the run lengths of annotation 1 cover 150 pixels, its image has 200": lambda f: f["annotations"][1].update(
         segmentation={"size": [10, 20], "counts": [50, 100]}
     ),
+    "category_id of annotations with id 0 is \\[3\\]; it must be a whole": lambda f: f["annotations"][0].update(
+        category_id=[3]
+    ),
+    "image_id of annotations with id 0 is True": lambda f: f["annotations"][0].update(image_id=True),
+    "file_name of images with id 7 is 5; it must be text": lambda f: f["images"][0].update(file_name=5),
+    "height of images with id 7 is '10'; it must be a whole": lambda f: f["images"][0].update(height="10"),
+    "image 7 has 20x0 pixels; sides must be 1": lambda f: f["images"][0].update(height=0),
+    "name of categories with id 90 is None; it must be text": lambda f: f["categories"][0].update(name=None),
+    "iscrowd of annotation 0 is 'no'; it must be 0 or 1": lambda f: f["annotations"][0].update(iscrowd="no"),
+    "the bbox of annotation 0 is \\[1e\\+30, 1, 2, 2\\]; .* -1000000 and 1000000": lambda f: f["annotations"][0].update(
+        bbox=[1e30, 1, 2, 2]
+    ),
+    "the bbox of annotation 0 is \\[2, 1, 1000": lambda f: f["annotations"][0].update(bbox=[2, 1, 10**400, 3]),
+    "the run lengths of annotation 1 are \\['100', 100\\]; they must be whole": runs(["100", 100]),
+    "the run lengths of annotation 1 are \\[300, -100\\]; they must be whole": runs([300, -100]),
+    "the run lengths of annotation 1 are 5; they must be whole": runs(5),
+    "the run lengths of annotation 1 are '~~~'; they must be whole": runs("~~~"),
+    "the run lengths of annotation 1 are 'P'; they must be whole": runs("P"),  # more should follow
+    "the run lengths of annotation 1 cover 0 pixels, its image has 200": runs(""),
+    "the run lengths of annotation 1 cover 15 pixels, its image has 200": runs("5:"),
     "no b.png in": lambda f: f["images"][0].update(file_name="b.png"),
 }
 

@@ -53,6 +53,17 @@ def test_the_third_level_is_the_third_tap_as_it_comes() -> None:
     torch.testing.assert_close(third.flatten(2).transpose(1, 2), caught[0][:, 1:])  # without the class token
 
 
+def test_a_simple_pyramid_is_built_on_the_last_block_as_it_comes() -> None:
+    encoder = vit()
+    encoder.model.norm.weight.data.uniform_()
+    caught: list[Tensor] = []
+    encoder.model.blocks[-1].register_forward_hook(lambda *called: caught.append(called[2]))
+    pyramid = SimplePyramid(encoder, channels=16).eval()
+    pyramid.resize[2].register_forward_pre_hook(lambda _, given: caught.append(given[0]))
+    pyramid(pixels())
+    torch.testing.assert_close(caught[1].flatten(2).transpose(1, 2), caught[0][:, 1:])  # without the class token
+
+
 def test_the_third_level_is_normed_where_asked() -> None:
     encoder = vit()
     encoder.model.norm.weight.data.uniform_()

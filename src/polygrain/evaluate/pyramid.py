@@ -64,7 +64,8 @@ class SimplePyramid(nn.Module):
     """The simple feature pyramid of ViTDet: four resolutions of a ViT's last map, with the same channels.
 
     (arXiv:2203.16527, sec. 3; detectron2's `SimpleFeaturePyramid`: narrower maps when enlarged, then a 1x1 and a 3x3
-    convolution, each with a LayerNorm over channels.) Attributes and `forward` are those of `Pyramid`.
+    convolution, each with a LayerNorm over channels. Its `ViT` has no final norm: the map is the last block's.)
+    Attributes and `forward` are those of `Pyramid`.
 
     Raises:
         ValueError: when the encoder is no ViT, or its patches are smaller than 4 px.
@@ -89,7 +90,7 @@ class SimplePyramid(nn.Module):
         self.resize = nn.ModuleList(nn.Sequential(*layers, *_to(width, channels)) for layers, width in scales)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        (last,) = self.encoder.levels(pixels, [self.encoder.depth - 1])
+        (last,) = self.encoder.levels(pixels, [self.encoder.depth - 1], normed=False)
         return [resize(last.map) for resize in self.resize]
 
 

@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 from polygrain.commands.evaluate import evaluate
-from polygrain.data.coco import CocoImages, Truth
+from polygrain.data.coco import CocoImages
 from polygrain.data.photometric import IMAGENET
 from polygrain.evaluate.detection import protocol
 from polygrain.evaluate.detection.cascade import STAGES, box_loss
 from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
-from polygrain.evaluate.detection.examples import Examples, batches, cut, mirrored, resized
-from polygrain.evaluate.detection.protocol import evaluate_detect
-from polygrain.evaluate.detection.training import falling, train
+from polygrain.evaluate.detection.examples import Examples, batches
+from polygrain.evaluate.detection.protocol import evaluate_detect, standing_in
+from polygrain.evaluate.detection.training import backward, falling, train
+from polygrain.evaluate.models import open_model
 from polygrain.evaluate.settings.detection import PRESETS, DetectSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from tests.evaluate.detection import rectangles
@@ -65,12 +66,59 @@ def test_the_loss_falls_in_twenty_steps(images, kind):
     assert np.mean(history[-5:]) < 0.85 * np.mean(history[:3])
 
 
-def test_every_parameter_of_a_cascade_gets_a_gradient(images):
+def of_one_size(count):
+    """Images of one size with two objects each: the detector draws the same number of boxes from each."""
+    random = torch.Generator().manual_seed(1)
+    found = []
+    for _ in range(count):
+        starts = torch.randint(0, 30, (2, 2), generator=random).float()
+        boxes = torch.cat([starts, starts + torch.randint(20, 34, (2, 2), generator=random)], 1)
+        masks = torch.zeros(2, 64, 64, dtype=torch.uint8)
+        for mask, (left, top, right, bottom) in zip(masks, boxes.int().tolist(), strict=True):
+            mask[top:bottom, left:right] = 1
+        target = {"boxes": boxes, "labels": torch.tensor([1, 2]), "masks": masks}
+        found.append((torch.rand(3, 64, 64, generator=random), target))
+    return found
+
+
+def gradients(recipe, batch, at_once):
+    """Of a detector without BatchNorm, which draws the first boxes and not any."""
+    torch.manual_seed(0)
+    model = build_detector(
+        vit(), detector="mask", pyramid="last", classes=2, normalisation=IMAGENET, recipe=recipe
+    ).train()
+    losses = backward(model, batch, at_once=at_once, device="cpu")
+    return losses, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_images_in_pieces_give_the_gradients_of_all_at_once(monkeypatch, at_once):
+    monkeypatch.setattr(torch, "randperm", lambda count, device=None: torch.arange(count, device=device))
+    recipe = dataclasses.replace(TINY, short_sides=(64,), samples=8)
+    batch = of_one_size(4)
+    (losses, whole), (in_pieces, summed) = (gradients(recipe, batch, count) for count in (4, at_once))
+    assert in_pieces == pytest.approx(losses, rel=1e-4)
+    for name, gradient in whole.items():
+        torch.testing.assert_close(summed[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_no_more_images_go_through_the_detector_at_once_than_the_recipe_says(images):
+    encoder = vit()
+    model = detector(encoder, "mask")
+    seen = []
+    model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    loader = batches(Examples(images, crop=False, seed=0), range(12), steps=2, images_per_step=5, workers=0)
+    train(model, encoder, loader, dataclasses.replace(TINY, images_at_once=2), steps=2, device="cpu")
+    assert seen == [2, 2, 1, 2, 2, 1]
+
+
+def test_every_parameter_of_a_cascade_gets_a_gradient_but_the_final_norm_which_no_pyramid_has(images):
     torch.manual_seed(0)
     model = detector(vit(), "cascade", pyramid="last").train()
     pixels, target = Examples(images, crop=False, seed=0)[0, 0]
     sum(model([pixels], [target]).values()).backward()
-    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    spared = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert spared == [f"backbone.pyramid.encoder.model.norm.{name}" for name in ("weight", "bias")]
 
 
 def test_each_stage_of_a_cascade_weighs_less(images):
@@ -155,6 +203,22 @@ def test_anchors_are_eight_cells_wide_on_five_levels():
     assert model.rpn.anchor_generator.sizes == ((16,), (32,), (64,), (128,), (256,))
 
 
+@pytest.mark.parametrize("kind", ["mask", "cascade"])
+def test_boxes_are_pooled_at_their_place_after_a_narrow_first_image(kind):
+    """Maps that tell the place of each cell; the padded height of the first image is twice its own and more."""
+    model = detector(vit(), kind)
+    heads = model.roi_heads if kind == "mask" else model.roi_heads.stages[0]
+    for side, pool in ((7, heads.box_roi_pool), (14, heads.mask_roi_pool)):
+        for high, wide in ((20, 96), (96, 96)):
+            rows = [-(-high // 32) * 32 // stride for stride in (2, 4, 8, 16)]
+            down = [(torch.arange(r) + 0.5) * 2 * 2**i for i, r in enumerate(rows)]  # px of each cell's middle
+            maps = {str(i): d[None, None, :, None].expand(1, 1, -1, 96 // (2 << i)) for i, d in enumerate(down)}
+            box = torch.tensor([[8.0, 4, 16, 12]])
+            found = pool({k: m.contiguous() for k, m in maps.items()}, [box], [(high, wide)])[0, 0, :, 0]
+            expected = 4 + 8 * (torch.arange(side) + 0.5) / side + 1  # torchvision's are shifted by half a cell of 2 px
+            torch.testing.assert_close(found, expected, rtol=0, atol=0.3)
+
+
 @pytest.mark.parametrize("pyramid", ["taps", "last"])
 def test_both_pyramids_give_five_levels_each_half_the_one_before(pyramid):
     maps = detector(vit(), "mask", pyramid=pyramid).backbone(torch.randn(1, 3, 64, 96))
@@ -174,40 +238,20 @@ def test_drop_path_grows_over_the_blocks_and_weights_stay():
     assert torch.equal(encoder.features(pixels).pooled, dropping.features(pixels).pooled)
 
 
-def box_of(mask):
-    rows, columns = np.nonzero(mask.numpy())
-    return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-
-
-def one_object():
-    masks = torch.zeros(1, 60, 80, dtype=torch.uint8)
-    masks[0, 10:30, 5:25] = 1
-    pixels = masks.float().expand(3, -1, -1)
-    return pixels, Truth(torch.tensor([[5.0, 10, 25, 30]]), torch.tensor([1]), masks)
-
-
-def test_boxes_and_masks_are_mirrored_with_the_pixels():
-    pixels, truth = mirrored(*one_object())
-    assert truth.boxes[0].tolist() == box_of(truth.masks[0]) == [55, 10, 75, 30]
-    assert torch.equal(pixels[0], truth.masks[0].float())
-
-
-def test_boxes_and_masks_are_resized_with_the_pixels():
-    pixels, truth = resized(*one_object(), 120)
-    assert pixels.shape == (3, 120, 160) and truth.masks.shape == (1, 120, 160)
-    assert truth.boxes[0].tolist() == box_of(truth.masks[0]) == [10, 20, 50, 60]
-
-
-def test_boxes_and_masks_are_cut_with_the_pixels():
-    pixels, truth = resized(*one_object(), 700)
-    for seed in range(5):
-        part, left = cut(pixels, truth, np.random.default_rng(seed))
-        assert all(384 <= side <= 600 for side in part.shape[1:])
-        assert left.masks.shape[1:] == part.shape[1:]
-        for box, mask in zip(left.boxes, left.masks, strict=True):
-            assert box.tolist() == pytest.approx(box_of(mask), abs=1)
-        if not len(left.boxes):
-            assert part.sum() < 1e-3 * pixels.sum() + 1
+def test_squares_of_jitter_are_not_resized_again():
+    recipe = PRESETS["lsj"]
+    model = build_detector(
+        vit(),
+        detector="mask",
+        pyramid="last",
+        classes=2,
+        normalisation=IMAGENET,
+        recipe=dataclasses.replace(TINY, short_sides=recipe.short_sides, longest=recipe.longest),
+    )
+    pixels = torch.rand(3, 1024, 1024)
+    shown, targets = model.transform([pixels], [{"boxes": torch.tensor([[1.0, 2, 3, 4]])}])
+    assert targets[0]["boxes"].tolist() == [[1, 2, 3, 4]]
+    torch.testing.assert_close(shown.tensors[0], model.transform.normalize(pixels))
 
 
 def test_the_learning_rate_warms_up_and_drops_twice():
@@ -216,10 +260,17 @@ def test_the_learning_rate_warms_up_and_drops_twice():
     assert [factor(step) for step in (10, 79, 80, 109, 110)] == pytest.approx([1, 1, 0.1, 0.1, 0.01])
 
 
-def test_every_epoch_shows_every_image_once(images):
-    loader = batches(Examples(images, crop=False, seed=0), [1, 4, 7, 9], steps=4, images_per_step=2, workers=0)
-    places = [place for batch in loader.batch_sampler for place in batch]
-    assert sorted(places) == [(epoch, position) for epoch in (0, 1) for position in (1, 4, 7, 9)]
+def test_the_jitter_of_a_recipe_reaches_the_training_images(monkeypatch, images):
+    shown = []
+
+    def look(model, encoder, loader, *given, **named):
+        shown.extend(next(iter(loader)))
+        return []
+
+    monkeypatch.setattr(protocol, "train", look)
+    monkeypatch.setitem(PRESETS, "lsj", dataclasses.replace(TINY, jitter=96))
+    protocol.fine_tuned(open_model(vit()), images, range(12), DetectSettings(preset="lsj", steps=1, workers=0))
+    assert [tuple(pixels.shape) for pixels, _ in shown] == [(3, 96, 96)] * 2
 
 
 def quick(made, **given):
@@ -244,6 +295,12 @@ def test_an_out_that_cannot_be_written_is_refused_before_any_training(made, tmp_
             quick(made, out=str(tmp_path / out))
 
 
+def test_test_images_that_are_training_images_are_counted_aloud(made):
+    train_set, val = made
+    assert standing_in(CocoImages(*val), CocoImages(*train_set)) == 0
+    assert "3 of 3 test images are among the training images, byte for byte" in quick((val, val)).notes
+
+
 def test_other_categories_in_the_test_are_refused(made, tmp_path):
     train_set, val = made
     other = tmp_path / "other.json"
@@ -260,27 +317,6 @@ def test_raw_pixels_are_refused(made):
     train_set, val = made
     with pytest.raises(ValueError, match="raw pixels have no layers to fine-tune"):
         evaluate_detect("pixels", train_set.images, val.images, train_set.annotations, val.annotations)
-
-
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ({"layer_decay": 0.0}, "layer_decay is 0.0; it must be above 0 and at most 1"),
-        ({"drop_path": 1.0}, "drop_path is 1.0; it must be 0 or more and below 1"),
-        ({"epochs": 1, "steps": 2}, "epochs is 1 and steps 2; give one of them"),
-        ({"learning_rate": math.nan}, "learning_rate is nan; it must be above 0"),
-    ],
-)
-def test_settings_out_of_range_are_refused(given, told):
-    with pytest.raises(ValueError, match=told):
-        DetectSettings(**given)
-
-
-def test_the_papers_schedule_is_the_published_one():
-    recipe = DetectSettings(preset="mugs_s").recipe()
-    assert (recipe.epochs, recipe.images_per_step, recipe.learning_rate, recipe.layer_decay) == (12, 32, 2e-4, 0.8)
-    assert recipe.short_sides == (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
-    assert DetectSettings(preset="mugs_s").steps_for(117_266) == 12 * 117_266 // 32
 
 
 def test_the_command_line_knows_the_protocol(capsys):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from polygrain.data.coco import Annotations, CocoImages
+from polygrain.data.coco import CocoImages
+from polygrain.data.coco_json import Annotations
 from polygrain.evaluate.detection.intervals import average_precision, by_category
 from polygrain.evaluate.detection.scores import METRICS, coco_scores, judged, results
 

@@ -1,6 +1,8 @@
 """Mask R-CNN and Cascade Mask R-CNN on the pyramid of a backbone, from torchvision's parts."""
 
+import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +14,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.poolers import initLevelMapper
 
 from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.detection.cascade import CascadeHeads
@@ -65,9 +68,8 @@ def build_detector(
     levels: Pyramid | SimplePyramid
     levels = SimplePyramid(encoder, channels=recipe.channels) if pyramid == "last" else Pyramid(encoder, normed=False)
     channels = recipe.channels
-    names = [str(i) for i in range(4)]
     strides = (*levels.strides, 2 * levels.strides[-1])
-    pools = {cells: MultiScaleRoIAlign(names, cells, sampling_ratio=0) for cells in (BOX_CELLS, MASK_CELLS)}
+    pools = {cells: pool(cells, levels.strides) for cells in (BOX_CELLS, MASK_CELLS)}
     model = MaskRCNN(
         PyramidNetwork(levels, channels),
         min_size=recipe.short_sides,
@@ -98,6 +100,19 @@ def build_detector(
             samples=recipe.samples,
         )
     return model
+
+
+def pool(cells: int, strides: Sequence[int]) -> MultiScaleRoIAlign:
+    """RoIAlign on the maps of a pyramid with these strides.
+
+    torchvision would guess them from the first batch, whose maps are larger than its images by what was padded: after a
+    narrow image it read all others at twice their coordinates.
+    """
+    made: Any = MultiScaleRoIAlign([str(i) for i in range(len(strides))], cells, sampling_ratio=0)
+    made.scales = [1 / stride for stride in strides]
+    least, most = (int(math.log2(stride)) for stride in (strides[0], strides[-1]))
+    made.map_levels = initLevelMapper(least, most)
+    return made
 
 
 def shown_at(model: Any, side: int) -> None:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from polygrain.data.coco import CocoImages, pycocotools
+from polygrain.data.coco import CocoImages
+from polygrain.data.coco_json import pycocotools
 from polygrain.distributed import world_size
 from polygrain.evaluate.detection.detector import build_detector, shown_at, with_drop_path
 from polygrain.evaluate.detection.examples import Examples, batches
@@ -59,6 +60,8 @@ def evaluate_detect(
     images.check_headers()
     tests.check_headers()
     positions, notes = learnable(images)
+    if known := standing_in(tests, images):
+        notes.append(f"{known} of {len(tests)} test images are among the training images, byte for byte")
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         opened = open_model(model)
@@ -122,7 +125,7 @@ def fine_tuned(opened: Model, images: CocoImages, positions: Sequence[int], sett
         recipe=recipe,
     ).to(device)
     loader = batches(
-        Examples(images, crop=recipe.crop, seed=settings.seed),
+        Examples(images, crop=recipe.crop, jitter=recipe.jitter, seed=settings.seed),
         positions,
         steps=steps,
         images_per_step=recipe.images_per_step,
@@ -138,8 +141,9 @@ def learnable(images: CocoImages) -> tuple[list[int], list[str]]:
         ValueError: when there is none.
     """
     notes = []
-    if empty := images.annotations.empty_boxes():
-        notes.append(f"{len(empty)} boxes have no area and train nothing, the first is that of annotation {empty[0]}")
+    if empty := images.annotations.empty():
+        told = "objects have nothing of their box or mask inside the image and train nothing"
+        notes.append(f"{len(empty)} {told}, the first is annotation {empty[0]}")
     spared = {*empty}
     positions = [
         position
@@ -151,6 +155,12 @@ def learnable(images: CocoImages) -> tuple[list[int], list[str]]:
     if len(positions) < len(images):
         notes.append(f"{len(images) - len(positions)} training images have no object and are left out")
     return positions, notes
+
+
+def standing_in(tests: CocoImages, images: CocoImages) -> int:
+    """How many test images are also training images, byte for byte."""
+    known = {*images.digests}
+    return sum(digest in known for digest in tests.digests)
 
 
 def readable(detections: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -182,13 +192,16 @@ def _features(encoder: Encoder, settings: DetectSettings) -> str:
 
 def _description(settings: DetectSettings, steps: int) -> str:
     recipe = settings.recipe()
-    sides = f"{min(recipe.short_sides)} to {max(recipe.short_sides)} px"
+    sides = f"short side {min(recipe.short_sides)} to {max(recipe.short_sides)} px"
+    if recipe.jitter is not None:
+        sides = f"large-scale jitter to {recipe.jitter} px"
+    pieces = f"{recipe.images_at_once} at once, " if recipe.images_at_once < recipe.images_per_step else ""
     cheap = "Cheap check, not the papers' protocol: " if settings.preset == "quick" else ""
     return (
         f"{cheap}{NAMES[settings.detector]}, all layers fine-tuned, {steps} steps of {recipe.images_per_step} images "
-        f"(short side {sides}), AdamW {recipe.learning_rate:g}, layer decay {recipe.layer_decay:g}; COCO's AP at IoU "
-        f"0.5 to 0.95 by pycocotools, test images of {recipe.test_side} px, last step, no selection; 95 % interval of "
-        "AP from 200 resamples of the images"
+        f"({pieces}{sides}), AdamW {recipe.learning_rate:g}, layer decay {recipe.layer_decay:g}; COCO's AP "
+        f"at IoU 0.5 to 0.95 by pycocotools, test images of {recipe.test_side} px, last step, no selection; 95 % "
+        "interval of AP from 200 resamples of the images"
     )
 
 

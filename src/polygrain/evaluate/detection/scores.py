@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from polygrain.data.coco import Annotations, pycocotools
+from polygrain.data.coco_json import Annotations, pycocotools
 from polygrain.evaluate.detection.intervals import ap_interval
 from polygrain.evaluate.metrics import Scores
 

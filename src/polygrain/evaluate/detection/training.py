@@ -1,8 +1,9 @@
 """How a detector is trained and what it finds."""
 
 import itertools
+import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from polygrain.data.coco import Annotations, CocoImages
+from polygrain.data.coco import CocoImages
+from polygrain.data.coco_json import Annotations
 from polygrain.evaluate.detection.examples import Example, Plain
 from polygrain.evaluate.detection.scores import results
 from polygrain.evaluate.settings.detection import DetectionRecipe
@@ -64,21 +66,36 @@ def train(
     history: list[float] = []
     model.train()
     quiet = not sys.stderr.isatty()
-    batch: list[Example]
     for batch in tqdm(examples, total=steps, desc="detector", unit="step", disable=quiet, leave=False):
-        pixels = [image.to(device) for image, _ in batch]
-        targets = [{name: part.to(device) for name, part in target.items()} for _, target in batch]
-        losses: dict[str, torch.Tensor] = model(pixels, targets)
-        if wrong := [name for name, loss in losses.items() if not torch.isfinite(loss)]:
-            told = f"{wrong[0]} is {losses[wrong[0]].item()} at step {len(history)}"
-            raise ValueError(f"{told}; lower --learning-rate from {recipe.learning_rate:g}")
-        loss = torch.stack([*losses.values()]).sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+        losses = backward(model, batch, at_once=recipe.images_at_once, device=device)
+        if wrong := [name for name, loss in losses.items() if not math.isfinite(loss)]:
+            told = f"{wrong[0]} is {losses[wrong[0]]} at step {len(history)}"
+            raise ValueError(f"{told}; lower --learning-rate from {recipe.learning_rate:g}")
         optimizer.step()
         schedule.step()
-        history.append(loss.item())
+        history.append(sum(losses.values()))
     return history
+
+
+def backward(model: nn.Module, batch: Sequence[Example], *, at_once: int, device: str) -> dict[str, float]:
+    """Adds the gradients of a batch, of which so many images go through the detector at once; gives its losses.
+
+    A detector's losses are means over the boxes drawn from the images of one pass, the same number from each as a rule.
+    Each piece counts by its images: pieces of one size give the mean over pieces, as so many GPUs with a piece each
+    would. That is the whole batch at once, but for BatchNorm, padding, and masks, which are means over objects.
+    """
+    sums: dict[str, float] = {}
+    for start in range(0, len(batch), at_once):
+        piece = batch[start : start + at_once]
+        pixels = [image.to(device) for image, _ in piece]
+        targets = [{name: part.to(device) for name, part in target.items()} for _, target in piece]
+        share = len(piece) / len(batch)
+        losses: dict[str, torch.Tensor] = model(pixels, targets)
+        (share * torch.stack([*losses.values()]).sum()).backward()  # type: ignore[no-untyped-call]  # torch gives no types
+        for name, loss in losses.items():
+            sums[name] = sums.get(name, 0.0) + share * loss.item()
+    return sums
 
 
 @torch.no_grad()
