@@ -35,6 +35,8 @@ def test_colours_are_segmented_and_the_protocol_is_spelt_out(sets):
     assert scores["miou_held_out"] == max(result.details["held_out_miou"].values())
     spelt = json.loads(result.json())
     assert spelt["facts"]["recipe"]["steps"] == 60
+    assert spelt["facts"]["preprocessing"]["resize"].startswith("short side to 32 px")
+    assert spelt["facts"]["preprocessing"]["resize"].endswith("bilinear, antialiased")
     assert list(spelt["details"]["iou"]) == NAMES["classes"]
     assert np.mean(list(spelt["details"]["iou"].values())) == pytest.approx(scores["miou"])
     assert "24 to train" in result.table()

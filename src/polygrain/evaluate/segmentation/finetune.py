@@ -65,8 +65,7 @@ def evaluate_segment_finetune(
             **sets.facts,
             "recipe": dataclasses.asdict(recipe),
             "seed": settings.seed,
-            "mean": list(opened.normalisation.mean),
-            "std": list(opened.normalisation.std),
+            "preprocessing": look.told(),
         },
         model=describe(opened) | {"levels": list(network.pyramid.indices)},
         details={

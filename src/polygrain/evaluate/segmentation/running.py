@@ -14,7 +14,7 @@ from polygrain.evaluate.segmentation.dense import Dense
 from polygrain.evaluate.segmentation.patches import class_counts
 from polygrain.evaluate.segmentation.scores import Tally
 from polygrain.evaluate.segmentation.sets import Sets, Truth
-from polygrain.evaluate.segmentation.windows import LogitsOf, padded, segmented, whole_images
+from polygrain.evaluate.segmentation.windows import LONGEST, LogitsOf, padded, segmented, whole_images
 
 CELLS, LARGEST_SIZE = 32, 512
 
@@ -28,6 +28,14 @@ class Look(NamedTuple):
     stride: int
     workers: int | None
     device: str
+
+    def told(self) -> dict[str, Any]:
+        """All of it that decides the numbers, but for the window."""
+        return {
+            "resize": f"short side to {self.size} px, the longer to {LONGEST} times that, bilinear, antialiased",
+            "mean": list(self.normalisation.mean),
+            "std": list(self.normalisation.std),
+        }
 
 
 def open_seeded(model: Any, seed: int) -> Model:
