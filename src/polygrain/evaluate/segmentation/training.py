@@ -28,10 +28,13 @@ def polynomial(steps: int, *, power: float, warmup_steps: int, least: float = 0.
 
 
 def pixel_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean cross-entropy of the pixels that count, logits (B, C, rows, columns) enlarged to classes (B, H, W); 0 where
-    none counts."""
+    """Mean cross-entropy of all pixels, logits (B, C, rows, columns) enlarged to classes (B, H, W); void ones add 0, so
+    a crop that is half void weighs half.
+
+    (mmsegmentation's `CrossEntropyLoss`, with `avg_non_ignore` off as in the runs of VICRegL, iBOT and Mugs; DINOv3's.)
+    """
     total = F.cross_entropy(enlarged(logits, classes.shape[-2:]), classes, ignore_index=VOID, reduction="sum")
-    return total / (classes != VOID).sum().clamp_min(1)
+    return total / classes.numel()
 
 
 def heads_loss(dense: Dense, heads: Heads) -> Callable[[Tensor, Tensor], Tensor]:
