@@ -57,6 +57,7 @@ def test_every_epoch_shows_every_image_once(tmp_path):
     found.truth.masked.image = lambda i: seen.append(i) or load(i)
     for i in range(12):
         found[i]
+        assert found.name(i) == f"images/{seen[-1]:03}.png"
     assert [sorted(seen[start : start + 4]) for start in (0, 4, 8)] == [[0, 1, 2, 3]] * 3
 
 

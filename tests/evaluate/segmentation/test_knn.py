@@ -99,6 +99,11 @@ def test_a_k_above_the_bank_is_lowered_and_said(sets):
     assert any("lowered to 40" in note for note in result.notes)
 
 
+def test_a_query_that_is_no_number_gets_votes_that_are_none(sets):
+    votes = votes_of(Dense(pixels()), collected(sets[0], 100), [1, 3], 4)(torch.full((1, 3, 4, 4), torch.nan))
+    assert torch.isnan(votes).any()
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"), [({"k": ()}, r"k is \[\]"), ({"bank": 0}, "bank is 0"), ({"held_out": 0.0}, "held_out is 0")]
 )

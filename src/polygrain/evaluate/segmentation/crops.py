@@ -44,10 +44,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Pixels (C, crop, crop), normalised, and classes (crop, crop)."""
-        epoch, place = divmod(i, len(self.truth))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.truth))
-        random = np.random.default_rng([self.seed, epoch, place])
-        image, classes = self.truth.pair(int(order[place]))
+        random = np.random.default_rng([self.seed, *divmod(i, len(self.truth))])
+        image, classes = self.truth.pair(self._image(i))
         image = resized(image, max(1, round(self.size * random.uniform(*RATIO))))
         classes = F.interpolate(classes[None, None].float(), image.shape[1:], mode="nearest-exact")[0, 0].long()
         top, left = self._place(classes, random)
@@ -60,6 +58,14 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         pixels = normalised(image, self.normalisation)
         missing = (0, self.crop - classes.shape[1], 0, self.crop - classes.shape[0])
         return F.pad(pixels, missing), F.pad(classes, missing, value=VOID)
+
+    def name(self, i: int) -> str:
+        """Of the image that crop i is cut from."""
+        return self.truth.masked.name(self._image(i))
+
+    def _image(self, i: int) -> int:
+        epoch, place = divmod(i, len(self.truth))
+        return int(np.random.default_rng([self.seed, epoch]).permutation(len(self.truth))[place])
 
     def _place(self, classes: Tensor, random: np.random.Generator) -> tuple[int, int]:
         top = left = 0

@@ -17,8 +17,8 @@ from polygrain.evaluate.segmentation.running import (
     open_seeded,
     patches_of,
     segment_set,
+    size_of,
     summary,
-    usual_size,
 )
 from polygrain.evaluate.segmentation.sets import Truth, open_sets
 from polygrain.evaluate.segmentation.windows import LogitsOf
@@ -51,7 +51,7 @@ def evaluate_segment_knn(
     opened = open_seeded(model, settings.seed)
     sets = open_sets(data, val, split, opened.encoder.channels, settings)
     device = pick_device(settings.device)
-    size = settings.size or usual_size(opened.encoder.stride)
+    size = size_of(settings.size, opened.encoder.stride)
     look = Look(opened.normalisation, size, 0, 1, settings.workers, device)
     dense = Dense(opened.encoder.to(device))
     classes, notes = len(sets.names), list(sets.notes)

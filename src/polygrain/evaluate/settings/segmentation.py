@@ -22,8 +22,8 @@ class SegmentationSettings:
 
     Args:
         size: length to which the short side of each image is brought before the backbone sees it; the answer is
-            enlarged to the size of the mask and judged there. By default that of the preset; where it has none, 32
-            cells of the backbone's map and at most 512.
+            enlarged to the size of the mask and judged there. A cell of the backbone's map at least; by default that of
+            the preset; where it has none, 32 cells and at most 512.
         classes: number of ids in the masks; by default as many as classes.json names, or the highest id says.
         ignore_index: id of pixels that neither train nor count; by default that of classes.json, or 255.
         reduce_zero_label: id 0 does not count either, and ids 1, 2 ... are classes 0, 1 ... (ADE20K).
