@@ -177,20 +177,3 @@ def test_the_command_line_runs_it_and_complains_in_one_line(sets, tmp_path, caps
     assert (
         capsys.readouterr().err.strip().endswith("give --val, or --split with the names to train on and to validate on")
     )
-
-
-@pytest.mark.parametrize(
-    ("preset", "levels", "batch_norm", "dropout", "optimizer", "rate", "decay", "warmup", "steps"),
-    [
-        ("vicregl_convnext_voc", 4, True, 0.0, "adamw", 1e-4, 0.05, 1500, 40_000),
-        ("vicregl_convnext_ade", 4, True, 0.0, "adamw", 1e-4, 0.05, 1500, 160_000),
-        ("ibot", 4, False, 0.0, "adamw", 8e-4, 0.05, 1500, 160_000),
-        ("dinov3", 1, True, 0.1, "adamw", 1e-3, 1e-3, 1500, 40_000),
-    ],
-)
-def test_presets_hold_the_published_values(preset, levels, batch_norm, dropout, optimizer, rate, decay, warmup, steps):
-    recipe = SegmentLinearSettings(preset=preset).recipe()
-    assert (recipe.levels, recipe.batch_norm, recipe.dropout) == (levels, batch_norm, dropout)
-    assert (recipe.optimizer, recipe.learning_rates, recipe.weight_decay) == (optimizer, (rate,), decay)
-    assert (recipe.warmup_steps, recipe.steps, recipe.images_per_step) == (warmup, steps, 16)
-    assert (recipe.crop, recipe.window, recipe.stride) == (512, 512, 341)

@@ -158,8 +158,8 @@ class SegmentFinetuneSettings(SegmentationSettings):
     """UPerNet on the four-level pyramid of the backbone, all of it trained.
 
     Args:
-        preset: `mugs` is the recipe of Mugs and iBOT for ViT-S on ADE20K; `quick` a short run of ours. Options that are
-            not given are those of the preset.
+        preset: `mugs` is the recipe of Mugs and iBOT for ViT-S on ADE20K, `ibot_base` that of iBOT for ViT-B; `quick` a
+            short run of ours. Options that are not given are those of the preset.
         channels: of the decoder.
         learning_rate: of the decoder and the last layer (AdamW); it falls in a line to 0.
         layer_decay: each layer of the backbone learns by so much more slowly than the next one.
@@ -174,7 +174,7 @@ class SegmentFinetuneSettings(SegmentationSettings):
         stride: from one window to the next.
     """
 
-    preset: Literal["quick", "mugs"] = "quick"
+    preset: Literal["quick", "mugs", "ibot_base"] = "quick"
     channels: int | None = None
     learning_rate: float | None = None
     layer_decay: float | None = None
