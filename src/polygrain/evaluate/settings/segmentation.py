@@ -137,11 +137,13 @@ class SegmentKnnSettings(SegmentationSettings):
 
     Args:
         k: numbers of neighbours, all evaluated in one pass; the one that is best on held-out training images is told.
+        distance: `cosine` of two patches, or `l2` between them as they are.
         bank: at most so many training patches are kept, equally many of each image, drawn at random.
         held_out: share of the training images that chooses k; they are in the bank for the test.
     """
 
     k: tuple[int, ...] = (1, 3, 10, 30)
+    distance: Literal["cosine", "l2"] = "cosine"
     bank: int = 100_000
     held_out: float = 0.1
 
