@@ -45,7 +45,7 @@ def test_a_folder_and_its_archive_hold_the_same_pairs(tmp_path):
         assert sorted(entry.name for entry in masked.entries) == ["b", "town/a"]
         assert masked.image(0).shape == (3, 6, 8)
         assert np.array_equal(masked.ids(1), IDS)
-        assert masked.size(0) == (6, 8)
+        assert masked.stored(0).size == (6, 8)
 
 
 def test_folders_may_bear_the_names_of_pascal_voc(tmp_path):
@@ -120,6 +120,14 @@ def test_images_without_a_mask_are_counted_and_one_is_named(tmp_path):
         open_masked(tmp_path)
 
 
+def test_masks_without_an_image_are_remembered(tmp_path):
+    root = write(tmp_path / "set", ["a", "town/b"], masks=["a", "c", "town/b", "town/d", "road/e"])
+    assert set(open_masked(root).lone) == {"masks/c.png", "masks/road/e.png", "masks/town/d.png"}
+    (tmp_path / "split.json").write_text(json.dumps({"train": ["a"], "val": ["town/"]}))
+    train, val = open_train_and_val(root, None, f"{tmp_path}/split.json")
+    assert (train.lone, val.lone) == ((), ("masks/town/d.png",))
+
+
 def test_no_name_in_common_is_said(tmp_path):
     write(tmp_path, ["a"], masks=["b"])
     with pytest.raises(ValueError, match="no name in common: there are 'a' and 'b'"):
@@ -158,6 +166,15 @@ def test_other_contents_of_that_file_are_refused(tmp_path, told):
     (tmp_path / "classes.json").write_text(json.dumps(told))
     with pytest.raises(ValueError, match=r"classes\.json"):
         class_names(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["classes.json", "split.json"])
+def test_a_json_with_a_slip_of_the_pen_is_named(tmp_path, name):
+    root = write(tmp_path, ["a"])
+    (root / "split.json").write_text('{"train": ["a"], "val": ["a"]}')
+    (root / name).write_text('["a"\n"b"]')
+    with pytest.raises(ValueError, match=rf"cannot read '.*{name}': Expecting ',' delimiter: line 2 column 1"):
+        open_train_and_val(root, None, f"{root}/split.json")
 
 
 def names(masked):
@@ -204,6 +221,7 @@ def test_an_image_that_no_list_names_needs_no_mask(tmp_path):
         ('{"a": {"train": ["x"], "val": ["x"]}}', "s.json:b", r"no split 'b' in .*; it has 'a'"),
         ('{"a": {"train": ["x"], "val": ["x"]}}', "s.json", r"add the name of one, as in .*s\.json:a"),
         ('{"train": ["x"]}', "s.json", "has no lists"),
+        ("3", "s.json:a", r"no split 'a' in .*; it has no splits by name"),
         ('{"train": ["y"], "val": ["x"]}', "s.json", r"'y' of .* is not in .* such as 'x'"),
         ('{"train": ["x"], "val": []}', "s.json", "is empty"),
         ("", "other.json", "no list"),

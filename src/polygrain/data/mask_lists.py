@@ -1,12 +1,11 @@
 """Which images with masks are for training and which for validation, by lists of names."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from polygrain.data.masks import Entry, MaskedImages, index, open_masked
+from polygrain.data.masks import Entry, Found, MaskedImages, index, open_masked, read_json
 
 Source = str | os.PathLike[str] | MaskedImages
 
@@ -43,13 +42,14 @@ def read_split(split: str) -> tuple[list[str], list[str]]:
         files = split.split(",")
         if len(files) != 2:
             raise ValueError(f"split is {split!r}; wanted two lists as train.txt,val.txt, or splits.json:NAME")
-        train, val = ([line.strip() for line in _text(file).splitlines() if line.strip()] for file in files)
+        train, val = ([line.strip() for line in _text(_list(file)).splitlines() if line.strip()] for file in files)
         return train, val
     before, _, name = split.rpartition(".json")
-    told: Any = json.loads(_text(before + ".json"))
+    told = read_json(_list(before + ".json"))
     if name := name.removeprefix(":"):
         if not isinstance(told, dict) or name not in told:
-            raise ValueError(f"no split {name!r} in {before + '.json'!r}; it has {', '.join(map(repr, told))}")
+            there = ", ".join(map(repr, told)) if isinstance(told, dict) else "no splits by name"
+            raise ValueError(f"no split {name!r} in {before + '.json'!r}; it has {there}")
         told = told[name]
     lists: list[Any] = [told.get(kind) for kind in ("train", "val")] if isinstance(told, dict) else [None]
     if not all(isinstance(names, list) and all(isinstance(entry, str) for entry in names) for names in lists):
@@ -59,35 +59,43 @@ def read_split(split: str) -> tuple[list[str], list[str]]:
     return lists[0], lists[1]
 
 
-def _text(file: str) -> str:
+def _list(file: str) -> Path:
     if not Path(file).is_file():
         raise ValueError(f"no list {file!r}")
-    return Path(file).read_text()
+    return Path(file)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{str(file)!r} is no list of names: {error}") from error
 
 
 def _named(names: Sequence[str], data: Source, split: str, channels: int) -> MaskedImages:
     if isinstance(data, MaskedImages):
         raise ValueError("a split goes with a folder or archives; a set that is open already is split by take()")
     root = Path(data)
-    indices: dict[str, dict[str, Entry]] = {}  # by part, "" for data itself
+    indices: dict[str, Found] = {}  # by part, "" for data itself
     chosen: dict[tuple[str, str], Entry] = {}  # a name twice is one image
-    classes = None
+    lone: dict[str, None] = {}
     for entry in names:
         part, _, name = entry.rpartition(":")
         if part not in indices:
             inside = root / part if root.is_dir() and part else root
             if part and not root.is_dir() and root.name != part:
                 raise ValueError(f"{entry!r} of {split!r} is in {part!r}, but --data is {root.name!r}; give its folder")
-            indices[part], found = index(str(inside), channels)
-            classes = classes or found
-        there = indices[part]
+            indices[part] = index(str(inside), channels)
+        there = indices[part].entries
         if name in there:
             chosen[part, name] = there[name]
         elif name.endswith("/") and (inner := [other for other in there if other.startswith(name)]):
             chosen |= {(part, other): there[other] for other in inner}
+            lone |= {mask: None for other, mask in indices[part].lone.items() if other.startswith(name)}
         else:
             some = next(iter(there))
             raise ValueError(f"{entry!r} of {split!r} is not in {str(root)!r}, which has images such as {some!r}")
-    if classes is None:
+    if not chosen:
         raise ValueError(f"a list of {split!r} is empty")
-    return MaskedImages(list(chosen.values()), classes, os.fspath(data))
+    classes = next(iter(indices.values())).classes
+    return MaskedImages(list(chosen.values()), classes, os.fspath(data), lone)

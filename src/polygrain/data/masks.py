@@ -5,6 +5,7 @@ A folder or an archive holds `images/` and `masks/` with files of the same names
 `annotations`). A `classes.json` beside it may name the classes and the id that does not count.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -42,14 +43,32 @@ class ClassNames(NamedTuple):
     ignore_index: int | None
 
 
+class Found(NamedTuple):
+    """What a source holds."""
+
+    entries: dict[str, Entry]  # by name
+    lone: dict[str, str]  # masks without an image, by name
+    classes: ClassNames
+
+
+class Stored(NamedTuple):
+    """What a file tells of its image without being decoded."""
+
+    size: tuple[int, int] | None  # height, width of a photograph, before it is turned upright; None of other images
+    digest: bytes  # of the file, or of the pixels in a source without files
+
+
 class MaskedImages:
     """A finite, ordered set of images with masks.
+
+    Args:
+        lone: masks beside them that have no image.
 
     Raises:
         ValueError: when an image has no mask, or there is none.
     """
 
-    def __init__(self, entries: Sequence[Entry], classes: ClassNames, where: str) -> None:
+    def __init__(self, entries: Sequence[Entry], classes: ClassNames, where: str, lone: Iterable[str] = ()) -> None:
         missing = [entry for entry in entries if entry.mask is None]
         if missing:
             first = missing[0].source.name(missing[0].image)
@@ -59,7 +78,7 @@ class MaskedImages:
             )
         if not entries:
             raise ValueError(f"no image with a mask in {where!r}")
-        self.entries, self.classes, self.where = entries, classes, where
+        self.entries, self.classes, self.where, self.lone = entries, classes, where, tuple(lone)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -94,15 +113,17 @@ class MaskedImages:
         assert mask is not None
         return decode_ids(source.encoded(mask) or b"", source.name(mask))
 
-    def size(self, i: int) -> tuple[int, int] | None:
-        """Height and width of a photograph as its file says, before it is turned upright; None of other images."""
+    def stored(self, i: int) -> Stored:
+        """Raises ValueError when the file cannot be read, or is no picture."""
         source = self.entries[i].source
-        data = source.encoded(self.entries[i].image)
-        if data is None or source.channels not in (1, 3) or format_of(data) == "NumPy":
-            return None
         try:
+            data = source.encoded(self.entries[i].image)
+            content = self.image(i).numpy().tobytes() if data is None else data
+            digest = hashlib.blake2b(content, digest_size=16).digest()
+            if data is None or source.channels not in (1, 3) or format_of(data) == "NumPy":
+                return Stored(None, digest)
             with quiet(format_of(data)), open_picture(data) as picture:
-                return picture.size[1], picture.size[0]
+                return Stored((picture.size[1], picture.size[0]), digest)
         except (Undecodable, OSError, SyntaxError) as error:
             raise ValueError(f"cannot decode image {self.name(i)!r}: {error}") from error
 
@@ -145,11 +166,11 @@ def open_masked(data: str | os.PathLike[str] | MaskedImages, channels: int = 3) 
     """
     if isinstance(data, MaskedImages):
         return data
-    found, classes = index(data, channels)
-    return MaskedImages(list(found.values()), classes, os.fspath(data))
+    found = index(data, channels)
+    return MaskedImages(list(found.entries.values()), found.classes, os.fspath(data), found.lone.values())
 
 
-def index(data: str | os.PathLike[str], channels: int = 3) -> tuple[dict[str, Entry], ClassNames]:
+def index(data: str | os.PathLike[str], channels: int = 3) -> Found:
     """Images of a source by name, with their masks as far as they have one, and what is known of the classes.
 
     Raises:
@@ -159,9 +180,8 @@ def index(data: str | os.PathLike[str], channels: int = 3) -> tuple[dict[str, En
         raise ValueError(f"a {type(data).__name__} has no masks; give a folder or a .tar with images/ and masks/")
     source = open_images(data, channels)
     if isinstance(source, Scenes):
-        return {source.name(i): Entry(source, source.name(i), i, i) for i in range(len(source))}, ClassNames(
-            MASK_CLASSES, None
-        )
+        scenes = {source.name(i): Entry(source, source.name(i), i, i) for i in range(len(source))}
+        return Found(scenes, {}, ClassNames(MASK_CLASSES, None))
     images: dict[str, int] = {}
     masks: dict[str, int] = {}
     for i in range(len(source)):
@@ -180,7 +200,11 @@ def index(data: str | os.PathLike[str], channels: int = 3) -> tuple[dict[str, En
             f"images and masks in {where!r} have no name in common: there are {next(iter(images))!r} "
             f"and {next(iter(masks))!r}"
         )
-    return {name: Entry(source, name, i, masks.get(name)) for name, i in images.items()}, class_names(Path(where))
+    return Found(
+        {name: Entry(source, name, i, masks.get(name)) for name, i in images.items()},
+        {name: source.name(i) for name, i in masks.items() if name not in images},
+        class_names(Path(where)),
+    )
 
 
 def class_names(data: Path) -> ClassNames:
@@ -193,13 +217,21 @@ def class_names(data: Path) -> ClassNames:
     file = (data if data.is_dir() else data.parent) / "classes.json"
     if not file.is_file():
         return ClassNames(None, None)
-    told: Any = json.loads(file.read_text())
+    told = read_json(file)
     names, ignored = (told.get("classes"), told.get("ignore_index")) if isinstance(told, dict) else (told, None)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ValueError(f'{str(file)!r} has no list of names; wanted ["sky", ...] or {{"classes": ["sky", ...]}}')
     if not (ignored is None or isinstance(ignored, int)):
         raise ValueError(f"ignore_index in {str(file)!r} is {ignored!r}; it must be a whole number")
     return ClassNames(tuple(names), ignored)
+
+
+def read_json(file: Path) -> Any:
+    """Raises ValueError, which names the file, when it cannot be read or holds no json."""
+    try:
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"cannot read {str(file)!r}: {error}") from error
 
 
 def _member(source: Images, i: int) -> str:

@@ -77,6 +77,15 @@ def vit_of_seed():
     return vit()
 
 
+def test_a_damaged_backbone_is_said_with_the_image(tmp_path):
+    encoder = vit_of_seed()
+    torch.nn.init.constant_(encoder.model.blocks[0].mlp.fc1.weight, torch.nan)
+    train = write(tmp_path / "train", 4)
+    settings = SegmentFinetuneSettings(size=32, steps=1, images_per_step=2, channels=8, workers=0)
+    with pytest.raises(ValueError, match=r"the encoder's features of 'images/00\d.png' are not finite"):
+        evaluate_segment_finetune(encoder, train, train, settings=settings)
+
+
 def test_raw_pixels_cannot_be_fine_tuned(tmp_path):
     with pytest.raises(ValueError, match="no weights to fine-tune"):
         evaluate_segment_finetune(RawPixels(), tmp_path, tmp_path)

@@ -5,10 +5,11 @@ from sklearn.neighbors import NearestNeighbors
 
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.segmentation.dense import Dense
-from polygrain.evaluate.segmentation.knn import bank_without, collect, evaluate_segment_knn, votes_of
+from polygrain.evaluate.segmentation.knn import bank_without, collect, euclidean, evaluate_segment_knn, votes_of
 from polygrain.evaluate.segmentation.running import Look
 from polygrain.evaluate.segmentation.sets import open_sets
 from polygrain.evaluate.settings.segmentation import SegmentationSettings, SegmentKnnSettings
+from polygrain.losses.neighbours import nearest
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from tests.evaluate.segmentation.shapes import write
 
@@ -45,13 +46,14 @@ def test_masks_of_other_images_teach_no_more_than_the_largest_class(tmp_path):
     assert "chosen" not in result.scores
 
 
-def test_votes_equal_counting_the_neighbours_that_scikit_learn_finds(sets):
+@pytest.mark.parametrize(("distance", "metric"), [("cosine", "cosine"), ("l2", "euclidean")])
+def test_votes_equal_counting_the_neighbours_that_scikit_learn_finds(sets, distance, metric):
     bank = collected(sets[0], 300)
     dense, image = Dense(pixels()), torch.randn(1, 3, 16, 20, generator=torch.Generator().manual_seed(0))
-    found = votes_of(dense, bank, [1, 7], 4)(image)
+    found = votes_of(dense, bank, [1, 7], classes=4, distance=distance)(image)
     assert found.shape == (1, 8, 4, 5)
     queries = dense(image)[0].flatten(1).T.numpy()
-    rows = NearestNeighbors(n_neighbors=7, metric="cosine").fit(bank.vectors.numpy()).kneighbors(queries)[1]
+    rows = NearestNeighbors(n_neighbors=7, metric=metric).fit(bank.vectors.numpy()).kneighbors(queries)[1]
     for k, votes in ((1, found[0, :4]), (7, found[0, 4:])):
         expected = [np.bincount(bank.labels.numpy()[row[:k]], minlength=4) / k for row in rows]
         assert np.allclose(votes.flatten(1).T.numpy(), expected, atol=1e-6)
@@ -97,6 +99,24 @@ def test_a_k_above_the_bank_is_lowered_and_said(sets):
     result = evaluate_segment_knn(pixels(), *sets, settings=SegmentKnnSettings(**QUICK | {"k": (1, 500)}, bank=40))
     assert list(result.scores) == ["k=1", "k=40", "chosen"]
     assert any("lowered to 40" in note for note in result.notes)
+
+
+def test_a_query_that_is_no_number_gets_votes_that_are_none(sets):
+    for distance in ("cosine", "l2"):
+        votes = votes_of(Dense(pixels()), collected(sets[0], 100), [1, 3], classes=4, distance=distance)
+        assert torch.isnan(votes(torch.full((1, 3, 4, 4), torch.nan))).any()
+
+
+def test_the_nearest_by_l2_are_found_among_long_and_short_vectors():
+    random = torch.Generator().manual_seed(0)
+    lengths = torch.logspace(-1, 2, 200)[torch.randperm(200, generator=random), None]
+    bank = torch.randn(200, 16, generator=random) * lengths
+    queries = torch.randn(50, 16, generator=random) * 5
+    rows, asked = euclidean(bank)
+    expected = NearestNeighbors(n_neighbors=5).fit(bank.double().numpy()).kneighbors(queries.double().numpy())[1]
+    assert nearest(asked(queries), rows, 5).rows.tolist() == expected.tolist()
+    by_cosine = nearest(queries, bank, 5).rows.numpy()
+    assert (by_cosine != expected).any(1).all()
 
 
 @pytest.mark.parametrize(

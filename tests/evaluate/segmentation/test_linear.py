@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from polygrain.cli import main
+from polygrain.data.photometric import IMAGENET
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.segmentation.linear import evaluate_segment_linear
-from polygrain.evaluate.segmentation.running import held_out, usual_size
+from polygrain.evaluate.segmentation.running import Look, held_out, segment_set, size_of, usual_size
+from polygrain.evaluate.segmentation.sets import open_sets
 from polygrain.evaluate.settings.segmentation import SegmentLinearSettings
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from tests.evaluate.segmentation.shapes import write
@@ -35,6 +37,8 @@ def test_colours_are_segmented_and_the_protocol_is_spelt_out(sets):
     assert scores["miou_held_out"] == max(result.details["held_out_miou"].values())
     spelt = json.loads(result.json())
     assert spelt["facts"]["recipe"]["steps"] == 60
+    assert spelt["facts"]["preprocessing"]["resize"].startswith("short side to 32 px")
+    assert spelt["facts"]["preprocessing"]["resize"].endswith("bilinear, antialiased")
     assert list(spelt["details"]["iou"]) == NAMES["classes"]
     assert np.mean(list(spelt["details"]["iou"].values())) == pytest.approx(scores["miou"])
     assert "24 to train" in result.table()
@@ -95,6 +99,39 @@ def test_held_out_images_are_a_share_of_their_own():
         held_out(4, 0.1, 0)
 
 
+def damaged():
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderSettings(name="resnet18"))
+    torch.nn.init.constant_(encoder.model.conv1.weight, torch.nan)
+    return encoder
+
+
+@pytest.mark.parametrize("more", [{}, {"preset": "vicregl_convnext_voc", "crop": 32}])
+def test_a_damaged_backbone_is_said_with_the_image(sets, more):
+    settings = SegmentLinearSettings(**QUICK | {"steps": 1, "images_per_step": 2}, **more)
+    with pytest.raises(ValueError, match=r"the encoder's features of 'images/0\d\d.png' are not finite"):
+        evaluate_segment_linear(damaged(), *sets, settings=settings)
+
+
+def test_no_class_is_chosen_from_an_answer_that_is_no_number(sets):
+    truth = open_sets(*sets, None, 3, SegmentLinearSettings()).val
+    look = Look(IMAGENET, 32, 0, 1, 0, "cpu")
+
+    def answer(pixels):
+        logits = torch.zeros(1, 4, 8, 8)
+        logits[0, 2, 3, 3] = torch.nan
+        return logits
+
+    with pytest.raises(ValueError, match=r"the answer for 'images/000.png' is not finite"):
+        segment_set(answer, 4, truth, 4, look)
+
+
+def test_a_size_below_a_cell_of_the_backbone_is_refused():
+    assert [size_of(size, 16) for size in (16, 40, None)] == [16, 40, 512]
+    with pytest.raises(ValueError, match="size is 15; this backbone has cells of 16 px, so it must be 16 or more"):
+        size_of(15, 16)
+
+
 def test_the_usual_size_is_32_cells():
     assert [usual_size(stride) for stride in (8, 16, 32)] == [256, 512, 512]
 
@@ -140,20 +177,3 @@ def test_the_command_line_runs_it_and_complains_in_one_line(sets, tmp_path, caps
     assert (
         capsys.readouterr().err.strip().endswith("give --val, or --split with the names to train on and to validate on")
     )
-
-
-@pytest.mark.parametrize(
-    ("preset", "levels", "batch_norm", "dropout", "optimizer", "rate", "decay", "warmup", "steps"),
-    [
-        ("vicregl_convnext_voc", 4, True, 0.0, "adamw", 1e-4, 0.05, 1500, 40_000),
-        ("vicregl_convnext_ade", 4, True, 0.0, "adamw", 1e-4, 0.05, 1500, 160_000),
-        ("ibot", 4, False, 0.0, "adamw", 8e-4, 0.05, 1500, 160_000),
-        ("dinov3", 1, True, 0.1, "adamw", 1e-3, 1e-3, 1500, 40_000),
-    ],
-)
-def test_presets_hold_the_published_values(preset, levels, batch_norm, dropout, optimizer, rate, decay, warmup, steps):
-    recipe = SegmentLinearSettings(preset=preset).recipe()
-    assert (recipe.levels, recipe.batch_norm, recipe.dropout) == (levels, batch_norm, dropout)
-    assert (recipe.optimizer, recipe.learning_rates, recipe.weight_decay) == (optimizer, (rate,), decay)
-    assert (recipe.warmup_steps, recipe.steps, recipe.images_per_step) == (warmup, steps, 16)
-    assert (recipe.crop, recipe.window, recipe.stride) == (512, 512, 341)

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -74,6 +76,21 @@ def test_images_in_both_sets_are_counted_aloud(tmp_path):
     assert "2 images are in both sets, so the scores are too high" in opened(write(tmp_path, 2)).notes
 
 
+def test_copies_of_training_images_are_counted_wherever_they_lie(tmp_path):
+    train, val = write(tmp_path / "train", 3), write(tmp_path / "val", 2, seed=7)
+    assert not any("in both sets" in note for note in opened(train, val).notes)
+    for folder in ("images", "masks"):
+        shutil.copy(train / folder / "002.png", val / folder / "another_name.png")
+    assert "1 images are in both sets, so the scores are too high" in opened(train, val).notes
+
+
+def test_masks_without_an_image_are_counted_aloud(tmp_path):
+    train, val = write(tmp_path / "train", 2), write(tmp_path / "val", 6, seed=7)
+    for i in range(1, 6):
+        (val / "images" / f"{i:03}.png").unlink()
+    assert "5 validation masks have no image and are left out, such as 'masks/001.png'" in opened(train, val).notes
+
+
 def test_masks_of_which_nothing_counts_are_refused(tmp_path):
     train, val = write(tmp_path / "train", 2), write(tmp_path / "val", 1)
     Image.fromarray(np.full((32, 32), 255, np.uint8)).save(val / "masks" / "000.png")
@@ -99,3 +116,12 @@ def test_the_digest_follows_the_masks(tmp_path):
     mask[0, 0] = 1 - mask[0, 0]
     Image.fromarray(mask).save(root / "masks" / "000.png")
     assert opened(root).facts["data"]["digest"] != before
+
+
+def test_the_digest_follows_the_pixels_of_the_images_and_not_their_place(tmp_path):
+    first = write(tmp_path / "first", 2)
+    before = opened(first).facts["data"]["digest"]
+    moved = shutil.copytree(first, tmp_path / "moved")
+    assert opened(moved).facts["data"]["digest"] == before
+    Image.effect_noise((32, 32), 50).convert("RGB").save(moved / "images" / "001.png")
+    assert opened(moved).facts["data"]["digest"] != before

@@ -26,7 +26,7 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
     The short side of an image becomes 0.5 to 2 times `size`; of it a square crop is cut in which no class has more than
     three quarters of the pixels (of ten tries the last stands), mirrored at even odds, its colours distorted; what the
     image does not fill is mean colour and void. (mmsegmentation's pipeline of Pascal VOC and ADE20K, as VICRegL, iBOT
-    and Mugs use it; brightness is multiplied here as torchvision does, there it is shifted.)
+    and Mugs use it; images are resized by OpenCV there, which does not antialias.)
 
     Args:
         count: of crops.
@@ -44,10 +44,8 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         """Pixels (C, crop, crop), normalised, and classes (crop, crop)."""
-        epoch, place = divmod(i, len(self.truth))
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.truth))
-        random = np.random.default_rng([self.seed, epoch, place])
-        image, classes = self.truth.pair(int(order[place]))
+        random = np.random.default_rng([self.seed, *divmod(i, len(self.truth))])
+        image, classes = self.truth.pair(self._image(i))
         image = resized(image, max(1, round(self.size * random.uniform(*RATIO))))
         classes = F.interpolate(classes[None, None].float(), image.shape[1:], mode="nearest-exact")[0, 0].long()
         top, left = self._place(classes, random)
@@ -61,6 +59,14 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
         missing = (0, self.crop - classes.shape[1], 0, self.crop - classes.shape[0])
         return F.pad(pixels, missing), F.pad(classes, missing, value=VOID)
 
+    def name(self, i: int) -> str:
+        """Of the image that crop i is cut from."""
+        return self.truth.masked.name(self._image(i))
+
+    def _image(self, i: int) -> int:
+        epoch, place = divmod(i, len(self.truth))
+        return int(np.random.default_rng([self.seed, epoch]).permutation(len(self.truth))[place])
+
     def _place(self, classes: Tensor, random: np.random.Generator) -> tuple[int, int]:
         top = left = 0
         for _ in range(TRIES):
@@ -73,21 +79,36 @@ class Crops(Dataset[tuple[Tensor, Tensor]]):
 
 
 def distorted(image: Tensor, random: np.random.Generator) -> Tensor:
-    """Brightness, contrast, saturation and hue each changed at even odds, contrast before or after the last two."""
+    """Brightness, contrast, saturation and hue each changed at even odds, contrast before or after the last two.
+
+    (mmsegmentation's `PhotoMetricDistortion`, which is not torchvision's jitter: brightness is added, contrast
+    multiplies the pixels, saturation that of HSV; hue moves by up to 18 of OpenCV's 180 steps.)
+    """
     change = random.random(5) < 0.5
-    brightness, contrast, saturation = random.uniform(0.875, 1.125), random.uniform(0.5, 1.5), random.uniform(0.5, 1.5)
-    hue = random.uniform(-0.05, 0.05)
+    brightness, hue = random.uniform(-32, 32), random.uniform(-18 / 180, 18 / 180)
+    contrast, saturation = random.uniform(0.5, 1.5, size=2).tolist()
     if change[0]:
-        image = pixels_of.adjust_brightness(image, brightness)
+        image = clipped(image + brightness)
     if change[1] and change[4]:
-        image = pixels_of.adjust_contrast(image, contrast)
+        image = clipped(image * contrast)
     if change[2]:
-        image = pixels_of.adjust_saturation(image, saturation)
+        image = saturated(image, saturation)
     if change[3]:
         image = pixels_of.adjust_hue(image, hue)
     if change[1] and not change[4]:
-        image = pixels_of.adjust_contrast(image, contrast)
+        image = clipped(image * contrast)
     return image
+
+
+def clipped(values: Tensor) -> Tensor:
+    return values.clamp(0, 255).to(torch.uint8)
+
+
+def saturated(image: Tensor, factor: float) -> Tensor:
+    """The S of HSV multiplied, up to 1; hue and value stay: the distance of each channel to the largest grows alike."""
+    largest, least = image.float().amax(0), image.float().amin(0)
+    most = largest / (largest - least).clamp_min(1)  # where the least channel becomes 0
+    return clipped((largest - (largest - image) * most.clamp_max(factor)).round())
 
 
 def batches(crops: Crops, batch_size: int, workers: int | None) -> Iterator[tuple[Tensor, Tensor]]:

@@ -89,6 +89,11 @@ class Heads(nn.ModuleList):
         return torch.cat([head(maps) for head in self], dim=1)
 
 
+def not_finite(name: str) -> ValueError:
+    """What to say of an image whose features are no numbers."""
+    return ValueError(f"the encoder's features of {name!r} are not finite; its weights may be damaged")
+
+
 def as_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, N, D) row-major to (B, D, rows, columns)."""
     return patches.transpose(1, 2).reshape(len(patches), -1, *grid)

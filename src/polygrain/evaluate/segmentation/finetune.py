@@ -10,8 +10,8 @@ from polygrain.evaluate.models import pick_device
 from polygrain.evaluate.result import Result
 from polygrain.evaluate.segmentation import scores as scoring
 from polygrain.evaluate.segmentation.crops import Crops, batches
-from polygrain.evaluate.segmentation.dense import rebuilt
-from polygrain.evaluate.segmentation.running import Look, open_seeded, segment_set, summary, usual_size
+from polygrain.evaluate.segmentation.dense import Dense, rebuilt
+from polygrain.evaluate.segmentation.running import Look, open_seeded, segment_set, size_of, summary
 from polygrain.evaluate.segmentation.sets import open_sets
 from polygrain.evaluate.segmentation.training import optimise, polynomial
 from polygrain.evaluate.segmentation.upernet import UPerNet
@@ -39,7 +39,7 @@ def evaluate_segment_finetune(
         raise ValueError("raw pixels have no weights to fine-tune; name a backbone")
     sets = open_sets(data, val, split, opened.encoder.channels, settings)
     recipe = settings.recipe()
-    size = recipe.size or usual_size(opened.encoder.stride)
+    size = size_of(recipe.size, opened.encoder.stride)
     recipe = dataclasses.replace(recipe, size=size, crop=recipe.crop or size)
     look = Look(
         opened.normalisation, size, recipe.window, recipe.stride, settings.workers, pick_device(settings.device)
@@ -52,7 +52,7 @@ def evaluate_segment_finetune(
             channels=recipe.channels,
             dropout=recipe.dropout,
         ).to(look.device)
-        train(network, sets.train, recipe, look, settings.seed)
+        train(network, opened.encoder, sets.train, recipe, look, settings.seed)
     (tested,) = segment_set(network.eval(), network.stride, sets.val, len(sets.names), look)
     notes = sets.notes
     if scoring.constant(tested):
@@ -65,8 +65,7 @@ def evaluate_segment_finetune(
             **sets.facts,
             "recipe": dataclasses.asdict(recipe),
             "seed": settings.seed,
-            "mean": list(opened.normalisation.mean),
-            "std": list(opened.normalisation.std),
+            "preprocessing": look.told(),
         },
         model=describe(opened) | {"levels": list(network.pyramid.indices)},
         details={
@@ -80,9 +79,13 @@ def evaluate_segment_finetune(
     )
 
 
-def train(network: UPerNet, truth: Any, recipe: FinetuneRecipe, look: Look, seed: int) -> None:
+def train(network: UPerNet, untrained: Encoder, truth: Any, recipe: FinetuneRecipe, look: Look, seed: int) -> None:
     """AdamW with layer-wise learning rates, in a line to 0 behind a warm-up; position codes and the class token get
-    weight decay, as in iBOT's and Mugs' runs."""
+    weight decay, as in iBOT's and Mugs' runs.
+
+    Args:
+        untrained: the backbone before the first step.
+    """
     assert recipe.crop is not None
     crops = Crops(
         truth,
@@ -109,6 +112,8 @@ def train(network: UPerNet, truth: Any, recipe: FinetuneRecipe, look: Look, seed
         [polynomial(recipe.steps, power=1.0, warmup_steps=warmup_steps)] * len(groups),
         steps=recipe.steps,
         device=look.device,
+        features_of=lambda pixels: Dense(untrained.to(look.device))(pixels),
+        name_of=crops.name,
     )
 
 

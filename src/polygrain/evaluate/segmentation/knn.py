@@ -1,9 +1,12 @@
 """Segmentation by the nearest patches of the training images, without training (CAPI, arXiv:2502.08769)."""
 
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from polygrain.evaluate.labelled import constant, describe
@@ -17,13 +20,15 @@ from polygrain.evaluate.segmentation.running import (
     open_seeded,
     patches_of,
     segment_set,
+    size_of,
     summary,
-    usual_size,
 )
 from polygrain.evaluate.segmentation.sets import Truth, open_sets
 from polygrain.evaluate.segmentation.windows import LogitsOf
 from polygrain.evaluate.settings.segmentation import SegmentKnnSettings
 from polygrain.losses.neighbours import nearest, weighted_votes
+
+IN_WORDS = {"cosine": "with the largest cosine", "l2": "at the smallest L2 distance"}
 
 
 class Bank(NamedTuple):
@@ -51,7 +56,7 @@ def evaluate_segment_knn(
     opened = open_seeded(model, settings.seed)
     sets = open_sets(data, val, split, opened.encoder.channels, settings)
     device = pick_device(settings.device)
-    size = settings.size or usual_size(opened.encoder.stride)
+    size = size_of(settings.size, opened.encoder.stride)
     look = Look(opened.normalisation, size, 0, 1, settings.workers, device)
     dense = Dense(opened.encoder.to(device))
     classes, notes = len(sets.names), list(sets.notes)
@@ -61,7 +66,8 @@ def evaluate_segment_knn(
     ks = sorted({min(k, len(bank.labels)) for k in settings.k})
     if max(settings.k) > len(bank.labels):
         notes.append(f"k above the {len(bank.labels)} patches of the bank was lowered to {len(bank.labels)}")
-    tested = segment_set(votes_of(dense, bank, ks, classes), dense.stride, sets.val, classes, look, heads=len(ks))
+    voting = functools.partial(votes_of, dense, classes=classes, distance=settings.distance)
+    tested = segment_set(voting(bank, ks), dense.stride, sets.val, classes, look, heads=len(ks))
     scores = {f"k={k}": scoring.scores(one, seed=settings.seed) for k, one in zip(ks, tested, strict=True)}
     chosen = 0
     if len(ks) > 1:
@@ -69,7 +75,7 @@ def evaluate_segment_knn(
         without = bank_without(bank, rows)
         usable = [k for k in ks if k <= len(without.labels)]
         held = segment_set(
-            votes_of(dense, without, usable, classes), dense.stride, sets.train.take(rows), classes, look,
+            voting(without, usable), dense.stride, sets.train.take(rows), classes, look,
             heads=len(usable),
         )  # fmt: skip
         chosen = int(np.argmax([scoring.mean_iou(one) for one in held]))
@@ -81,21 +87,21 @@ def evaluate_segment_knn(
         protocol="segment_knn",
         description=(
             "Segmentation by nearest neighbours: each patch of the last level gets the votes of the k training patches "
-            "with the largest cosine, whose class is that of most of their pixels; votes enlarged to the masks; whole "
-            f"images, short side {size} px; one confusion matrix; 95 % interval from 1,000 resamples of the images. "
-            f"chosen: the k best on {settings.held_out:.0%} of the training images, by the patches of the others"
+            f"{IN_WORDS[settings.distance]}, whose class is that of most of their pixels; votes enlarged to the masks; "
+            f"whole images, short side {size} px; one confusion matrix; 95 % interval from 1,000 resamples of the "
+            f"images. chosen: the k best on {settings.held_out:.0%} of the training images, by patches of the others"
         ),
         scores=scores,
         facts={
             **sets.facts,
             "k": ks,
+            "distance": settings.distance,
             "size": size,
             "bank": len(bank.labels),
             "patches": bank.seen,
             "held_out": settings.held_out,
             "seed": settings.seed,
-            "mean": list(opened.normalisation.mean),
-            "std": list(opened.normalisation.std),
+            "preprocessing": look.told(),
         },
         model=describe(opened) | {"dimensions": dense.dim},
         details={**sets.details, "k": ks[chosen], "iou": scoring.by_class(tested[chosen], sets.names)},
@@ -126,15 +132,30 @@ def bank_without(bank: Bank, rows: list[int]) -> Bank:
     return Bank(bank.vectors[kept.to(bank.vectors.device)], bank.labels[kept], bank.images[kept], bank.seen)
 
 
-def votes_of(dense: Dense, bank: Bank, ks: list[int], classes: int) -> LogitsOf:
+def votes_of(dense: Dense, bank: Bank, ks: list[int], *, classes: int, distance: str) -> LogitsOf:
     """Shares of the votes (1, len(ks) * C, rows, columns), one k behind the other; each neighbour has one vote."""
     labels = bank.labels.to(bank.vectors.device)
+    vectors, asked = euclidean(bank.vectors) if distance == "l2" else (bank.vectors, lambda queries: queries)
 
     def votes(pixels: Tensor) -> Tensor:
         maps = dense(pixels)
-        neighbours = nearest(maps[0].flatten(1).T, bank.vectors, ks[-1])
+        neighbours = nearest(asked(maps[0].flatten(1).T), vectors, ks[-1])
         counts = weighted_votes(neighbours, labels, classes=classes, ks=ks, temperature=float("inf"))
         grid = (maps.shape[2], maps.shape[3])
         return torch.cat([as_map(found[None] / k, grid) for k, found in zip(ks, counts, strict=True)], dim=1)
 
     return votes
+
+
+def euclidean(bank: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Rows (M, D + 2) for the vectors y of a bank, and what makes queries of vectors x: the larger the cosine of the
+    two, the smaller |x - y|.
+
+    That falls as x y - |y|^2 / 2 grows, which is the product of (x, -1, 0) and (y, |y|^2 / 2, z); z makes all rows of
+    one length.
+    """
+    scale = bank.norm(dim=1).mean().clamp_min(1e-12)
+    half = (bank / scale).square().sum(1, keepdim=True) / 2
+    squares = 2 * half + half.square()
+    rows = torch.cat([bank / scale, half, (squares.max() - squares).sqrt()], dim=1)
+    return rows, lambda queries: F.pad(F.pad(queries / scale, (0, 1), value=-1.0), (0, 1))

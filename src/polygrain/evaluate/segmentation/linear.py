@@ -20,8 +20,8 @@ from polygrain.evaluate.segmentation.running import (
     open_seeded,
     patches_of,
     segment_set,
+    size_of,
     summary,
-    usual_size,
 )
 from polygrain.evaluate.segmentation.scores import Tally
 from polygrain.evaluate.segmentation.sets import Truth, open_sets
@@ -58,7 +58,7 @@ def evaluate_segment_linear(
         if not isinstance(encoder, Encoder):
             raise ValueError("raw pixels have no stages to dilate; omit output_stride")
         encoder = dilated(encoder, recipe.output_stride)
-    size = recipe.size or usual_size(encoder.stride)
+    size = size_of(recipe.size, encoder.stride)
     recipe = dataclasses.replace(recipe, size=size)
     device = pick_device(settings.device)
     dense = Dense(encoder.to(device), recipe.levels)
@@ -99,8 +99,7 @@ def evaluate_segment_linear(
             "recipe": recipe.told(),
             "held_out": settings.held_out if held else 0.0,
             "seed": settings.seed,
-            "mean": list(opened.normalisation.mean),
-            "std": list(opened.normalisation.std),
+            "preprocessing": look.told(),
         },
         model=describe(opened) | {"dimensions": dense.dim},
         details={
@@ -177,6 +176,8 @@ def _on_crops(dense: Dense, train: Truth, recipe: LinearRecipe, classes: int, lo
         ],
         steps=recipe.steps,
         device=look.device,
+        features_of=dense,
+        name_of=crops.name,
     )
     return heads
 

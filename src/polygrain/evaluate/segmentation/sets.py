@@ -65,13 +65,14 @@ class Scanned(NamedTuple):
 
     pixels: NDArray[np.int64]  # (65536,) by id
     holder: dict[int, str]  # the first image with each id
-    digest: str
+    images: list[bytes]  # a digest of each
+    digest: str  # of images and masks
 
 
 def open_sets(
     data: Source, val: Source | None, split: str | None, channels: int, settings: SegmentationSettings
 ) -> Sets:
-    """Opens both sets and looks at every mask once.
+    """Opens both sets and looks at every mask and at the file of every image once.
 
     Raises:
         ValueError: when an image has no mask or one of another size, or a mask no class ids or one out of range.
@@ -92,9 +93,10 @@ def open_sets(
     _check_range(table, scanned, len(names))
     counts = {kind: _by_class(table, part.pixels, len(names)) for kind, part in scanned.items()}
     notes = [note for kind, pixels in counts.items() for note in _empty(kind, pixels, names)]
-    shared = {_identity(train, i) for i in range(len(train))} & {_identity(test, i) for i in range(len(test))}
-    if shared:
-        notes.append(f"{len(shared)} images are in both sets, so the scores are too high")
+    notes += [note for kind, masked in (("training", train), ("validation", test)) for note in _lone(kind, masked)]
+    trained = set(scanned["training"].images)
+    if shared := sum(image in trained for image in scanned["validation"].images):
+        notes.append(f"{shared} images are in both sets, so the scores are too high")
     for kind, pixels in counts.items():
         if not pixels.any():
             raise ValueError(f"no pixel of the {kind} masks counts; ids are {_listed(scanned[kind].holder)}")
@@ -113,25 +115,27 @@ def open_sets(
 
 
 def scan(masked: MaskedImages) -> Scanned:
-    """Reads every mask, and the size of every image.
+    """Reads every mask, and the file of every image.
 
     Raises:
         ValueError: when sizes disagree, or a mask holds no ids.
     """
     pixels = np.zeros(LARGEST_ID + 1, np.int64)
     holder: dict[int, str] = {}
+    images: list[bytes] = []
     digest = hashlib.blake2b(digest_size=16)
     for i in range(len(masked)):
         ids = masked.ids(i)
-        size = masked.size(i)
+        size, image = masked.stored(i)
         if size is not None and sorted(size) != sorted(ids.shape):  # the file may be stored lying on its side
             raise _sizes_disagree(masked.name(i), size, ids.shape)
+        images.append(image)
         counts = np.bincount(ids.ravel(), minlength=len(pixels))
         for found in np.flatnonzero(counts):
             holder.setdefault(int(found), masked.name(i))
         pixels += counts
-        digest.update(f"{masked.entries[i].name} {ids.shape}".encode() + ids.tobytes())
-    return Scanned(pixels, holder, digest.hexdigest())
+        digest.update(f"{masked.entries[i].name} {ids.shape}".encode() + ids.tobytes() + image)
+    return Scanned(pixels, holder, images, digest.hexdigest())
 
 
 def classes_of(
@@ -195,8 +199,10 @@ def _empty(kind: str, pixels: NDArray[np.int64], names: tuple[str, ...]) -> list
     return [f"{len(empty)} of {len(names)} classes have no pixel in the {kind} masks: {which}"]
 
 
-def _identity(masked: MaskedImages, i: int) -> tuple[str, str]:
-    return masked.where, masked.name(i)
+def _lone(kind: str, masked: MaskedImages) -> list[str]:
+    """A line about the masks without an image, if there are any."""
+    count = len(masked.lone)
+    return [f"{count} {kind} masks have no image and are left out, such as {masked.lone[0]!r}"] if count else []
 
 
 def _listed(holder: dict[int, str]) -> str:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from polygrain.evaluate.segmentation.dense import Dense, Heads, enlarged
+from polygrain.evaluate.segmentation.dense import Dense, Heads, enlarged, not_finite
 from polygrain.evaluate.segmentation.sets import VOID
 
 WARMUP_START = 1e-6  # of the learning rate
@@ -28,10 +28,13 @@ def polynomial(steps: int, *, power: float, warmup_steps: int, least: float = 0.
 
 
 def pixel_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """Mean cross-entropy of the pixels that count, logits (B, C, rows, columns) enlarged to classes (B, H, W); 0 where
-    none counts."""
+    """Mean cross-entropy of all pixels, logits (B, C, rows, columns) enlarged to classes (B, H, W); void ones add 0, so
+    a crop that is half void weighs half.
+
+    (mmsegmentation's `CrossEntropyLoss`, with `avg_non_ignore` off as in the runs of VICRegL, iBOT and Mugs; DINOv3's.)
+    """
     total = F.cross_entropy(enlarged(logits, classes.shape[-2:]), classes, ignore_index=VOID, reduction="sum")
-    return total / (classes != VOID).sum().clamp_min(1)
+    return total / classes.numel()
 
 
 def heads_loss(dense: Dense, heads: Heads) -> Callable[[Tensor, Tensor], Tensor]:
@@ -52,28 +55,32 @@ def optimise(
     *,
     steps: int,
     device: str,
-    after: Callable[[], None] = lambda: None,
+    features_of: Callable[[Tensor], Tensor],
+    name_of: Callable[[int], str],
 ) -> None:
     """One step for each batch.
 
     Args:
         factors: of the learning rate of each group, by step.
-        after: called after each step.
+        features_of: what the backbone as it was handed in makes of pixels, (B, ...); asked when the loss is not finite.
+        name_of: the name of the image that a crop is cut from; all batches are of one size.
 
     Raises:
-        ValueError: when the loss is not finite.
+        ValueError: when the loss is not finite; names an image whose features are not.
     """
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     quiet = not sys.stderr.isatty()
     for step, (pixels, classes) in enumerate(tqdm(crops, total=steps, desc="segmentation", disable=quiet, leave=False)):
         loss = loss_of(pixels.to(device), classes.to(device))
         if not torch.isfinite(loss):
+            spoilt = ~torch.isfinite(features_of(pixels.to(device)).flatten(1)).all(1)  # (B,)
+            if spoilt.any():
+                raise not_finite(name_of(step * len(pixels) + int(spoilt.nonzero()[0])))
             raise ValueError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call] # torch gives it no types
         optimizer.step()
         schedule.step()
-        after()
 
 
 def head_optimizer(

@@ -22,8 +22,8 @@ class SegmentationSettings:
 
     Args:
         size: length to which the short side of each image is brought before the backbone sees it; the answer is
-            enlarged to the size of the mask and judged there. By default that of the preset; where it has none, 32
-            cells of the backbone's map and at most 512.
+            enlarged to the size of the mask and judged there. A cell of the backbone's map at least; by default that of
+            the preset; where it has none, 32 cells and at most 512.
         classes: number of ids in the masks; by default as many as classes.json names, or the highest id says.
         ignore_index: id of pixels that neither train nor count; by default that of classes.json, or 255.
         reduce_zero_label: id 0 does not count either, and ids 1, 2 ... are classes 0, 1 ... (ADE20K).
@@ -137,11 +137,13 @@ class SegmentKnnSettings(SegmentationSettings):
 
     Args:
         k: numbers of neighbours, all evaluated in one pass; the one that is best on held-out training images is told.
+        distance: `cosine` of two patches, or `l2` between them as they are.
         bank: at most so many training patches are kept, equally many of each image, drawn at random.
         held_out: share of the training images that chooses k; they are in the bank for the test.
     """
 
     k: tuple[int, ...] = (1, 3, 10, 30)
+    distance: Literal["cosine", "l2"] = "cosine"
     bank: int = 100_000
     held_out: float = 0.1
 
@@ -158,8 +160,8 @@ class SegmentFinetuneSettings(SegmentationSettings):
     """UPerNet on the four-level pyramid of the backbone, all of it trained.
 
     Args:
-        preset: `mugs` is the recipe of Mugs and iBOT for ViT-S on ADE20K; `quick` a short run of ours. Options that are
-            not given are those of the preset.
+        preset: `mugs` is the recipe of Mugs and iBOT for ViT-S on ADE20K, `ibot_base` that of iBOT for ViT-B; `quick` a
+            short run of ours. Options that are not given are those of the preset.
         channels: of the decoder.
         learning_rate: of the decoder and the last layer (AdamW); it falls in a line to 0.
         layer_decay: each layer of the backbone learns by so much more slowly than the next one.
@@ -174,7 +176,7 @@ class SegmentFinetuneSettings(SegmentationSettings):
         stride: from one window to the next.
     """
 
-    preset: Literal["quick", "mugs"] = "quick"
+    preset: Literal["quick", "mugs", "ibot_base"] = "quick"
     channels: int | None = None
     learning_rate: float | None = None
     layer_decay: float | None = None

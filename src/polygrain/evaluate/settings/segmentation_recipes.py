@@ -119,7 +119,8 @@ class FinetuneRecipe:
 
 
 # Mugs, arXiv:2203.14415, and iBOT, arXiv:2111.07832, official `evaluation/semantic_segmentation`, ViT-S on ADE20K,
-# there in half precision.
+# there in half precision. iBOT's ViT-B: `configs/upernet/vit_base_512_ade20k_160k.py` at the learning rate of
+# `evaluation/README.md` (github.com/bytedance/ibot, commit 092f7a4).
 _MUGS = FinetuneRecipe(
     channels=384,
     learning_rate=3e-5,
@@ -140,4 +141,5 @@ FINETUNE_PRESETS: dict[str, FinetuneRecipe] = {
         _MUGS, channels=128, learning_rate=5e-4, steps=500, images_per_step=8, size=None, crop=None, window=0
     ),
     "mugs": _MUGS,
+    "ibot_base": dataclasses.replace(_MUGS, channels=768, learning_rate=8e-5, layer_decay=0.65),
 }
