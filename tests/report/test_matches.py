@@ -1,14 +1,16 @@
 import io
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
-from polygrain.data.photometric import IMAGENET
+from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.evaluate.pixels import RawPixels
-from polygrain.report.matches import Shown, draw_matches, look, png
-from polygrain.views import Crops, patch_centres
+from polygrain.parts.encoder import Encoder, EncoderSettings
+from polygrain.report.matches import Shown, draw_matches, look, png, to_pixels
+from polygrain.views import Crops, View, patch_centres
 
 CROPS = (
     Crops(name="large", count=2, size=32, scale=(0.3, 1.0), recipes=("byol_a", "byol_b")),
@@ -60,6 +62,28 @@ def test_the_picture_grows_with_the_images_and_is_a_png() -> None:
         sizes.append(picture.size)
     assert sizes[0][0] == sizes[1][0] == 15 * 30
     assert sizes[1][1] > 1.5 * sizes[0][1]
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_images_of_any_channels_are_drawn_as_thumbnails_are(channels: int) -> None:
+    """The crop shows the first three channels, or the first as grey: what numpy takes out of the pixels."""
+    pictures = torch.randint(0, 256, (channels, 50, 70), dtype=torch.uint8)
+    arguments = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 2}
+    encoder = Encoder(EncoderSettings(name="vit_tiny_patch16_224", channels=channels, arguments=arguments)).eval()
+    normalisation = Normalisation((0.4,) * channels, (0.2,) * channels)
+    crops = [Crops(name="a", count=2, size=32, scale=(0.3, 1.0), recipes=("byol_a", "byol_b"))]
+    figure = draw_matches(encoder, [pictures], crops, normalisation=normalisation, kept=4)
+    assert png(figure, dots_per_inch=20)[1:4] == b"PNG"
+    pixels = torch.rand(1, channels, 6, 6)
+    view = View(normalised(pixels, normalisation), *(torch.zeros(1),) * 4)
+    first = pixels[0].permute(1, 2, 0).numpy()
+    expected = first[..., :3] if channels > 2 else np.repeat(first, 3, 2)
+    assert np.abs(to_pixels(view, normalisation) - expected).max() < 1e-6
+
+
+def normalised(pixels: Tensor, normalisation: Normalisation) -> Tensor:
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in normalisation)
+    return (pixels - mean) / std
 
 
 def test_a_single_large_view_cannot_be_matched() -> None:

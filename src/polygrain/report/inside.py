@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from polygrain.data.centred import centred
-from polygrain.evaluate.attention import Attention, largest_mass, last_attention
+from polygrain.evaluate.attention import Attention, has_attention, largest_mass, last_attention
 from polygrain.evaluate.features import evaluating
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.kmeans import kmeans
-from polygrain.report.figures import data_uri, to_picture
+from polygrain.report.figures import data_uri, three_channels, to_picture
 from polygrain.report.gathering import Seen
 from polygrain.report.html import Section
 from polygrain.report.matches import draw_matches, png
@@ -75,7 +75,7 @@ def attention_section(models: Sequence[Seen], chosen: Sequence[int]) -> Section 
     blocks, without = "", []
     for seen in models:
         encoder = seen.model.encoder
-        if not isinstance(encoder, Encoder) or encoder.family != "vit":
+        if not isinstance(encoder, Encoder) or not has_attention(encoder):
             without.append(seen.name)
             continue
         pixels = views_of(seen, chosen)
@@ -139,8 +139,7 @@ def matches_section(models: Sequence[Seen], chosen: Sequence[int]) -> Section:
 def _image(seen: Seen, pixels: Tensor) -> str:
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in seen.views.normalisation)
     plain = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
-    plain = plain[:3] if len(plain) >= 3 else plain[:1].expand(3, -1, -1)
-    return f"<img alt='image' src='{data_uri(to_picture(plain), side=SIDE)}'>"
+    return f"<img alt='image' src='{data_uri(to_picture(three_channels(plain)), side=SIDE)}'>"
 
 
 def _cells(picture: Image.Image) -> str:

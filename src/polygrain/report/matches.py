@@ -18,6 +18,7 @@ from polygrain.data.draws import draw
 from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.losses.matching import Matches, feature_distances, location_distances, nearest
 from polygrain.parts.encoder import Features
+from polygrain.report.figures import three_channels
 from polygrain.views import Crops, View, patch_centres
 
 COLOURS = ("#e6550d", "#2b7bba", "#2ca25f", "#8e5ea2", "#b59410")  # of the requests, then again
@@ -36,7 +37,7 @@ class Describes(Protocol):
 class Shown(NamedTuple):
     """One image, its views, and what matches between the first two of the largest size."""
 
-    image: Tensor  # (3, H, W) uint8
+    image: Tensor  # (C, H, W) uint8
     views: Mapping[str, Sequence[View]]  # of this image alone
     pair: tuple[View, View]
     grids: tuple[tuple[int, int], tuple[int, int]]  # rows, columns of the patches of each
@@ -57,7 +58,7 @@ def draw_matches(
     """The picture of VICRegL's matching (arXiv:2210.01571, fig. 1), for any crops of any images and any encoder.
 
     Args:
-        images: (3, H, W) uint8 each; image i gets the views that a run with this seed gives its image i at first.
+        images: (C, H, W) uint8 each; image i gets the views that a run with this seed gives its image i at first.
         project: from patch vectors (B, N, D) to those that are compared; the objective's projector, say.
         kept: lines to draw, at most.
         all_crops: also show every crop as it is fed in.
@@ -93,7 +94,7 @@ def look(
     kept: int,
 ) -> Shown:
     """Cuts the views of one image and matches the first two of the largest size, each patch once."""
-    numbers = draw(crops, *image.shape[1:], seed=seed, epoch=0, image=number)
+    numbers = draw(crops, *image.shape[1:], seed=seed, epoch=0, image=number, channels=len(image))
     views = cut([image], [numbers], normalisation)
     largest = max(request.size for request in crops)
     large = [view for request in crops if request.size == largest for view in views[request.name]]
@@ -138,7 +139,7 @@ def _heights(shown: Shown) -> tuple[float, float]:
 
 
 def _show_boxes(axes: Axes, shown: Shown) -> None:
-    axes.imshow(shown.image.permute(1, 2, 0).cpu().numpy())
+    axes.imshow(three_channels(shown.image).permute(1, 2, 0).cpu().numpy())
     for colour, (_, views) in zip(_colours(shown), shown.views.items(), strict=True):
         for view in views:
             of_pair = any(view is one for one in shown.pair)
@@ -217,8 +218,9 @@ def _show_crops(figure: FigureBase, shown: Shown, normalisation: Normalisation) 
 
 def to_pixels(view: View, normalisation: Normalisation) -> NDArray[np.float32]:
     """(H, W, 3) in 0..1; what lies beyond (noise of erased boxes) is cut."""
-    mean, std = (torch.tensor(v, device=view.pixels.device).view(3, 1, 1) for v in normalisation)
-    pixels: NDArray[np.float32] = (view.pixels[0] * std + mean).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    mean, std = (torch.tensor(v, device=view.pixels.device).view(-1, 1, 1) for v in normalisation)
+    seen = three_channels((view.pixels[0] * std + mean).clamp(0, 1))
+    pixels: NDArray[np.float32] = seen.permute(1, 2, 0).cpu().numpy()
     return pixels
 
 
