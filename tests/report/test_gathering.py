@@ -140,6 +140,11 @@ def test_fewer_images_are_drawn_by_the_seed():
     assert names[0] == names[1] != names[2]
 
 
+def test_more_groups_than_images_are_refused():
+    with pytest.raises(ValueError, match="groups is 13; of 12 images there can be 12 at most"):
+        draw_images(Scenes(12, size=32), Views(Scenes(12, size=32), 32), ReportSettings(groups=13))
+
+
 def test_constant_features_are_said_aloud():
     class Blind(RawPixels):
         def features(self, pixels):
@@ -196,6 +201,12 @@ def test_purity_is_the_share_of_neighbours_with_the_same_label():
         nearest = [j for j in np.argsort(((rows - row) ** 2).sum(1)) if j != i][:10]
         shares.append(np.mean(truth[nearest] == truth[i]))
     assert purity(vectors, labels, plane=True) == pytest.approx(np.mean(shares))
+
+
+def test_the_fewest_images_that_have_a_map_have_one():
+    found = tsne_map(cloud(20, 4), None)
+    assert found.places.shape == (20, 2)
+    assert 0 < found.trust <= 1
 
 
 def test_too_few_images_have_no_map():
@@ -284,6 +295,11 @@ def test_names_are_as_short_as_can_be_told_apart(tmp_path):
     (tmp_path / "x.safetensors").touch()
     assert short_names([str(tmp_path / "x.safetensors"), "pixels"]) == [f"{tmp_path.name}/x", "pixels"]
     assert short_names([str(paths[0]), "timm:resnet18"]) == ["x/run", "timm:resnet18"]
+    assert short_names(["Encoder", "pixels", "Encoder"]) == ["Encoder", "pixels", "Encoder (2)"]
+    rates = [tmp_path / "runs" / "lr0.1", tmp_path / "runs" / "lr0.3"]
+    for path in rates:
+        path.mkdir(parents=True)
+    assert short_names([str(path) for path in rates]) == ["runs/lr0.1", "runs/lr0.3"]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +309,11 @@ def test_names_are_as_short_as_can_be_told_apart(tmp_path):
         (["pixels", "--data", "scenes:20:64", "--images", "1"], "images is 1; a page shows 2 to 5,000"),
         (["pixels", "--data", "scenes:20:64", "--aspect", "native"], "unknown option --aspect"),
         (["pixels", "--data", "scenes:20:64", "--out", "nowhere/x.html"], "there is no folder nowhere"),
+        (
+            ["pixels", "--data", "scenes:20:64", "--out", "."],
+            ". is a folder; name a file to write, such as report.html",
+        ),
+        (["none", "--data", "nowhere", "--hierarchy", "h.json"], "hierarchy 'h.json': No such file"),
         (["pixel", "--data", "scenes:20:64"], "did you mean 'pixels'"),
         (["pixels"], "missing --data"),
     ],

@@ -63,7 +63,7 @@ def draw_images(source: Images, views: Views, settings: ReportSettings) -> Shown
     """Draws the images and makes their thumbnails, cut as `views` cuts them; those that cannot be decoded are left out.
 
     Raises:
-        ValueError: when fewer than two can be decoded.
+        ValueError: when fewer than two can be decoded, or fewer than there shall be groups.
     """
     chosen = np.arange(len(source))
     if len(source) > settings.images:
@@ -82,6 +82,8 @@ def draw_images(source: Images, views: Views, settings: ReportSettings) -> Shown
         pictures.append(thumbnail(image, box, largest))
     if len(kept) < 2:
         raise ValueError(f"{len(kept)} of {len(chosen)} images can be decoded; a report needs two or more")
+    if settings.groups is not None and settings.groups > len(kept):
+        raise ValueError(f"groups is {settings.groups}; of {len(kept)} images there can be {len(kept)} at most")
     part = Part(source, kept)
     # small images are not blown up
     made = sheets(pictures, max(16, min(largest, round(float(np.median([box.height for box in boxes]))))))
@@ -180,7 +182,7 @@ def others(vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def group(pooled: Tensor, settings: ReportSettings) -> tuple[Tensor, Tensor]:
     """k-means of the directions: the group of each image, 0 the largest, and its distance to the centre, both (n,)."""
-    count = min(settings.groups or max(2, round((len(pooled) / 2) ** 0.5)), len(pooled))
+    count = settings.groups or max(2, round((len(pooled) / 2) ** 0.5))
     found = kmeans(F.normalize(pooled, dim=1), count, iterations=30, redos=3, seed=settings.seed)
     sizes = torch.bincount(found.clusters, minlength=count)
     rank = sizes.argsort(descending=True, stable=True).argsort()
@@ -196,12 +198,18 @@ def without_common_folder(names: Sequence[str]) -> list[str]:
     return [str(path.relative_to(shared)) for path in paths]
 
 
+def _without_suffix(path: Path) -> Path:
+    """Of files; what follows the dot of a folder, as in lr0.1, is part of its name."""
+    return path if path.is_dir() else path.with_suffix("")
+
+
 def short_names(models: Sequence[str]) -> list[str]:
-    """The last two parts of paths, or as many as tell the models apart; other names as they are."""
-    for parts in range(2, 10):
-        short = [
-            m if not Path(m).exists() else "/".join(Path(m).absolute().with_suffix("").parts[-parts:]) for m in models
+    """The last two parts of paths, or as many as tell the models apart; other names as they are, equal ones numbered."""
+    short = list(models)
+    for parts in range(9, 1, -1):
+        fewer = [
+            m if not Path(m).exists() else "/".join(_without_suffix(Path(m).absolute()).parts[-parts:]) for m in models
         ]
-        if len(set(short)) == len(set(models)):
-            return short
-    return list(models)
+        short = fewer if len(set(fewer)) == len(set(models)) else short
+    before = [short[:i].count(name) for i, name in enumerate(short)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(short, before, strict=True)]
