@@ -60,7 +60,7 @@ def test_curves_draw_every_number_of_the_log_once(tmp_path):
     ]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
     body = curves(read_log(tmp_path / "log.jsonl").records).body
-    names = re.findall(r"<figcaption><span>(.*?)</span>", body)
+    names = re.findall(r"<figcaption><span title='[^']*'>(.*?)</span>", body)
     assert names == ["loss", "instance/info_nce", "knn20_top1", "spread", "group/teacher_entropy", "lr"]
     assert body.count("<svg") == 6
     assert "pooled 0.5" in body

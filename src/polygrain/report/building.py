@@ -209,7 +209,7 @@ def _about(
             f"{one.pooled.shape[1]} dimensions: {IN_WORDS[settings.readout]}",
             f"resize {prepared['resize']}; crop {prepared['crop']}",
             f"weights sha256 {told['weights_sha256'][:16]}",
-            f"regions {one.grid[0]} x {one.grid[1]}, {one.codes.shape[-1]} bytes each",
+            f"regions {one.grid[0]} x {one.grid[1]}, {one.codes.shape[-1] + 1} bytes each",
             *(_measured(profiles[m]) if profiles else ()),
             *one.notes,
         ]

@@ -92,7 +92,8 @@ def _panel(name: str, lines: Mapping[str, Line], last_step: float) -> str:
     ends = [f"{kind} {values[-1]:.3g}".strip() for kind, (_, values) in lines.items()]
     if len(ends) > 1:
         ends = [f"<b class=line-{i}>{escape(end)}</b>" for i, end in enumerate(ends, 1)]
+    told = escape(name)
     return (
-        f"<figure class=panel><figcaption><span>{escape(name)}</span><span>{' '.join(ends)}</span></figcaption>"
+        f"<figure class=panel><figcaption><span title='{told}'>{told}</span><span>{' '.join(ends)}</span></figcaption>"
         f"{line_chart(lines, last_step=last_step)}</figure>"
     )
