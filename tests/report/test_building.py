@@ -147,3 +147,11 @@ def test_a_log_that_cannot_be_read_ends_it_before_the_models_are_opened(tmp_path
     (run / "backbone.safetensors").unlink()
     with pytest.raises(ValueError, match=r"log.jsonl, line 2 is no JSON"):
         write_model_report([run], Scenes(22, size=32), tmp_path / "page.html", SETTINGS)
+
+
+def test_models_that_are_shown_other_crops_stand_beside_their_own(tmp_path):
+    settings = dataclasses.replace(SETTINGS, size=None)
+    for models, images in (([vit(), vit(img_size=48)], 2), ([vit(), vit(depth=2)], 1)):
+        write_model_report(models, Scenes(4, size=64), tmp_path / "page.html", settings)
+        (section,) = re.findall(r"<h2>Patches</h2>.*?</section>", (tmp_path / "page.html").read_text(), re.DOTALL)
+        assert len(re.findall(r"alt='image'", section)) == images * 2  # closeups
