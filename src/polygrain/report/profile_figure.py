@@ -47,10 +47,10 @@ def _unlike(profiles: Sequence[Profile]) -> str:
 
 
 def flat(facts: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Nested facts as one level: {"preprocessing, crop": ...}."""
+    """Nested facts as one level: {"preprocessing crop": ...}."""
     found: dict[str, Any] = {}
     for name, value in facts.items():
-        found |= flat(value, f"{before}{name}, ") if isinstance(value, Mapping) else {f"{before}{name}": value}
+        found |= flat(value, f"{before}{name} ") if isinstance(value, Mapping) else {f"{before}{name}": value}
     return found
 
 
