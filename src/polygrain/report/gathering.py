@@ -24,7 +24,7 @@ from polygrain.report.settings import ReportSettings
 from polygrain.report.thumbnails import Sheets, allowed_side, sheets, thumbnail
 
 NEIGHBOURS = 16
-SHARED = 8  # characters with which all names begin, from which on they are cut
+SHARED, KEPT = 8, 10  # characters with which all names begin, from which on they are cut, and those that stay
 FITTED = 256  # images whose patches the basis of the codes is fitted to
 
 
@@ -225,5 +225,6 @@ def tags(names: Sequence[str]) -> list[str]:
     """Names for narrow places: without the beginning that all share, where that is long."""
     alike = [len(set(signs)) == 1 for signs in zip(*names, strict=False)]
     shared = names[0][: [*alike, False].index(False)] if len(names) > 1 else ""
-    cut = max(shared.rfind(sign) for sign in "/:._-") + 1
+    spared = shared[: max(0, min(map(len, names)) - KEPT)]
+    cut = max(spared.rfind(sign) for sign in "/:._-") + 1
     return [f"…{name[cut:]}" for name in names] if cut >= SHARED else list(names)
