@@ -199,7 +199,7 @@ def sections(
             title="Crops and matches",
             about="Two crops of a picture, and the patches that the local objective matches by place and by likeness.",
         ),
-        curves(read_log(result.out / "log.jsonl")),
+        curves(read_log(result.out / "log.jsonl").records),
     ]
 
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import ResPostBlock
 
-from polygrain.evaluate.attention import largest_mass, last_attention, queries_and_keys
+from polygrain.evaluate.attention import has_attention, largest_mass, last_attention, queries_and_keys
 from polygrain.parts.encoder import Encoder, EncoderSettings
 
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3}
@@ -109,6 +110,23 @@ def test_the_largest_mass_is_the_fewest_cells_that_hold_it():
 def test_a_network_without_attention_is_refused():
     with pytest.raises(ValueError, match="resnet18 has no attention to look at; that takes a plain ViT"):
         last_attention(Encoder(EncoderSettings(name="resnet18")), images())
+
+
+@pytest.mark.parametrize(
+    "name",  # two attentions side by side, attention fused with the MLP, differential attention
+    ["vit_small_patch16_18x2_224", "vit_base_patch16_xp_224", "vit_dlittle_patch16_reg1_gap_256"],
+)
+def test_a_vit_of_another_build_is_refused_in_one_line(name):
+    encoder = Encoder(EncoderSettings(name=name, arguments=SMALL))
+    assert encoder.family == "vit"
+    assert not has_attention(encoder)
+    with pytest.raises(ValueError, match=f"{name} has no attention to look at"):
+        last_attention(encoder, images())
+
+
+def test_a_block_that_normalises_after_its_attention_is_not_read_as_if_it_did_before():
+    assert has_attention(vit())
+    assert not has_attention(vit(block_fn=ResPostBlock))
 
 
 def test_queries_and_keys_are_those_of_the_block():

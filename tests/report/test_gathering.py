@@ -21,7 +21,7 @@ from polygrain.evaluate.sampling import Sample
 from polygrain.parts.encoder import Encoder, EncoderSettings
 from polygrain.report import codes
 from polygrain.report.explorer import angles, duplicates, outliers
-from polygrain.report.gathering import draw_images, group, others, see, short_names, without_common_folder
+from polygrain.report.gathering import draw_images, group, others, see, short_names, tags, without_common_folder
 from polygrain.report.inside import attention_section, heat, segments
 from polygrain.report.mapping import purity, tsne_map
 from polygrain.report.profile_figure import profile_section
@@ -67,7 +67,7 @@ def test_directions_of_codes_are_the_principal_ones_of_sklearn():
 def test_codes_stay_within_their_budget(images, grid):
     planned = codes.plan(images, grid, 384)
     cells = -(-grid[0] // planned.pooled) * -(-grid[1] // planned.pooled)
-    assert images * cells * planned.dims <= codes.BYTES
+    assert images * cells * (planned.dims + 1) <= codes.BYTES
     assert planned.dims >= codes.LEAST
 
 
@@ -83,9 +83,57 @@ def test_cells_are_means_of_the_patches_in_them():
 
 def test_agreement_is_full_for_codes_without_loss_and_chance_for_noise():
     vectors = F.normalize(cloud(500, 8), dim=1)
-    assert codes.agreement(vectors, vectors) == 1.0
-    noise = torch.randint(-127, 128, (500, 8), generator=torch.Generator().manual_seed(1)).to(torch.int8)
-    assert codes.agreement(vectors, noise) < 0.1  # chance 2 %
+    assert agreement(vectors[:, None], vectors[:, None]) == 1.0
+    noise = torch.randint(-127, 128, (500, 1, 8), generator=torch.Generator().manual_seed(1)).to(torch.int8)
+    assert agreement(vectors[:, None], noise) < 0.1  # chance 2 %
+
+
+def agreement(cells, kept, parts=5):
+    """With nothing left out and a step of 1; the images come in several batches."""
+    found = codes.Agreement(codes.Basis(torch.zeros(8), torch.eye(8), 1.0), cells[:200], kept[:200])
+    for some in zip(cells.chunk(parts), kept.chunk(parts), strict=True):
+        found.add(*some, torch.zeros(some[0].shape[:2]))
+    return found.share()
+
+
+def test_agreement_is_that_of_a_loop_over_all_regions_one_of_each_other_image():
+    cells = F.normalize(cloud(40 * 6, 8).view(40, 6, 8), dim=-1)
+    kept = (cells[..., :3] * 9).round()
+    kept = F.pad(kept, (0, 5))
+    shares = []
+    for row in range(0, 240, -(-240 // codes.QUERIES)):
+        lists = []
+        for query, of in ((cells.flatten(0, 1)[row], cells), (kept.flatten(0, 1)[row], kept)):
+            away = (of - query).norm(dim=-1)
+            best = {i: float(away[i].min()) for i in range(40) if i != row // 6}
+            lists.append({(i, int(away[i].argmin())) for i in sorted(best, key=best.__getitem__)[:10]})
+        shares.append(len(lists[0] & lists[1]) / 10)
+    assert 0.2 < np.mean(shares) < 0.9
+    basis = codes.Basis(torch.zeros(8), torch.eye(8), 1.0)
+    found = codes.Agreement(basis, cells, kept)
+    found.add(cells, kept, torch.zeros(40, 6))
+    assert found.share() == pytest.approx(np.mean(shares), abs=0.03)  # of equally near codes either may come
+
+
+def test_copies_of_a_region_do_not_count_twice():
+    """All regions alike: whatever the codes find is among the nearest or not, and no share exceeds 1."""
+    cells = torch.ones(30, 4, 8) / 8**0.5
+    found = codes.Agreement(codes.Basis(torch.zeros(8), torch.eye(8), 1.0), cells, cells)
+    found.add(cells, cells, torch.zeros(30, 4))
+    assert 0 <= found.share() <= 1
+
+
+def test_what_codes_leave_out_makes_distances_those_of_the_vectors_on_average():
+    """Parts that are left out are at right angles to each other but for chance, 1 / sqrt(D)."""
+    vectors = cloud(400, 96)
+    basis = codes.fit(vectors, 16)
+    small, rest = basis.codes(vectors).float() * basis.step, basis.rest(vectors).float() / 255
+    exact = 2 - 2 * F.normalize(vectors, dim=1) @ F.normalize(vectors, dim=1).T
+    apart = ~torch.eye(400, dtype=torch.bool)
+    codes_alone = torch.cdist(small, small).square()
+    told = codes_alone + rest.square() + rest.square()[:, None]
+    assert (exact - codes_alone)[apart].mean() > 0.1
+    assert abs((exact - told)[apart].mean()) < 0.01
 
 
 # What a model sees
@@ -138,6 +186,11 @@ def test_fewer_images_are_drawn_by_the_seed():
     ]
     assert len(set(names[0])) == 10
     assert names[0] == names[1] != names[2]
+
+
+def test_more_groups_than_images_are_refused():
+    with pytest.raises(ValueError, match="groups is 13; of 12 images there can be 12 at most"):
+        draw_images(Scenes(12, size=32), Views(Scenes(12, size=32), 32), ReportSettings(groups=13))
 
 
 def test_constant_features_are_said_aloud():
@@ -196,6 +249,12 @@ def test_purity_is_the_share_of_neighbours_with_the_same_label():
         nearest = [j for j in np.argsort(((rows - row) ** 2).sum(1)) if j != i][:10]
         shares.append(np.mean(truth[nearest] == truth[i]))
     assert purity(vectors, labels, plane=True) == pytest.approx(np.mean(shares))
+
+
+def test_the_fewest_images_that_have_a_map_have_one():
+    found = tsne_map(cloud(20, 4), None)
+    assert found.places.shape == (20, 2)
+    assert 0 < found.trust <= 1
 
 
 def test_too_few_images_have_no_map():
@@ -284,6 +343,15 @@ def test_names_are_as_short_as_can_be_told_apart(tmp_path):
     (tmp_path / "x.safetensors").touch()
     assert short_names([str(tmp_path / "x.safetensors"), "pixels"]) == [f"{tmp_path.name}/x", "pixels"]
     assert short_names([str(paths[0]), "timm:resnet18"]) == ["x/run", "timm:resnet18"]
+    assert short_names(["Encoder", "pixels", "Encoder"]) == ["Encoder", "pixels", "Encoder (2)"]
+    assert tags([f"runs/all_the_same_but_weight_0.{i}" for i in (1, 25)]) == ["…weight_0.1", "…weight_0.25"]
+    assert tags(["runs/first_a", "runs/first_b"]) == ["runs/first_a", "runs/first_b"]
+    assert tags(["x/run", "timm:resnet18"]) == ["x/run", "timm:resnet18"]
+    assert tags(["runs/first_try_a"]) == ["runs/first_try_a"]
+    rates = [tmp_path / "runs" / "lr0.1", tmp_path / "runs" / "lr0.3"]
+    for path in rates:
+        path.mkdir(parents=True)
+    assert short_names([str(path) for path in rates]) == ["runs/lr0.1", "runs/lr0.3"]
 
 
 @pytest.mark.parametrize(
@@ -293,6 +361,11 @@ def test_names_are_as_short_as_can_be_told_apart(tmp_path):
         (["pixels", "--data", "scenes:20:64", "--images", "1"], "images is 1; a page shows 2 to 5,000"),
         (["pixels", "--data", "scenes:20:64", "--aspect", "native"], "unknown option --aspect"),
         (["pixels", "--data", "scenes:20:64", "--out", "nowhere/x.html"], "there is no folder nowhere"),
+        (
+            ["pixels", "--data", "scenes:20:64", "--out", "."],
+            ". is a folder; name a file to write, such as report.html",
+        ),
+        (["none", "--data", "nowhere", "--hierarchy", "h.json"], "hierarchy 'h.json': No such file"),
         (["pixel", "--data", "scenes:20:64"], "did you mean 'pixels'"),
         (["pixels"], "missing --data"),
     ],

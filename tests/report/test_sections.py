@@ -59,12 +59,26 @@ def test_curves_draw_every_number_of_the_log_once(tmp_path):
         {"step": 3, "probe/knn20_top1": 0.125, "gauges/group/teacher_entropy": 1.5},
     ]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n")
-    body = curves(read_log(tmp_path / "log.jsonl")).body
-    names = re.findall(r"<figcaption><span>(.*?)</span>", body)
+    body = curves(read_log(tmp_path / "log.jsonl").records).body
+    names = re.findall(r"<figcaption><span title='[^']*'>(.*?)</span>", body)
     assert names == ["loss", "instance/info_nce", "knn20_top1", "spread", "group/teacher_entropy", "lr"]
     assert body.count("<svg") == 6
     assert "pooled 0.5" in body
     assert "patches 0.25" in body
+
+
+def test_a_half_written_last_line_is_left_out_and_any_other_bad_line_is_named(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_log(log) == ([{"step": 1, "loss": 2.0}], True)
+    log.write_text('{"step": 1, "loss": 2.0}\n')
+    assert not read_log(log).torn
+    log.write_text('{"step": 1}\n{"step": 2, "lo\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"log.jsonl, line 2 is no JSON: Unterminated string"):
+        read_log(log)
+    log.write_text('{"step": 1}\n[3]\n')
+    with pytest.raises(ValueError, match="line 2 has no step"):
+        read_log(log)
 
 
 def test_a_step_that_a_resumed_run_took_again_counts_once():

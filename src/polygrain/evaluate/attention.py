@@ -22,6 +22,19 @@ class Attention(NamedTuple):
         return self.rows[..., self.prefix :].reshape(*self.rows.shape[:2], *self.grid)
 
 
+def has_attention(encoder: Encoder) -> bool:
+    """Whether the last block is a plain one: a norm, then one attention with a query, a key and a value a head.
+
+    Others in timm have two attentions side by side, one fused with the MLP, one that is the difference of two, or the
+    norm behind it (those without `ls1`).
+    """
+    block: Any = encoder.model.blocks[-1] if encoder.family == "vit" else None
+    own: Any = getattr(block, "attn", None)
+    if not hasattr(own, "qkv") or not hasattr(block, "norm1") or not hasattr(block, "ls1"):
+        return False
+    return bool(own.qkv.out_features == 3 * own.num_heads * own.head_dim)
+
+
 @torch.no_grad()
 def last_attention(encoder: Encoder, pixels: Tensor) -> Attention:
     """Attention of the class token in the last block or, in a ViT without one, of the mean query over the patches.
@@ -35,9 +48,9 @@ def last_attention(encoder: Encoder, pixels: Tensor) -> Attention:
     Raises:
         ValueError: when the encoder is no ViT whose blocks have an ordinary attention.
     """
-    block: Any = encoder.model.blocks[-1] if encoder.family == "vit" else None
-    if block is None or not hasattr(getattr(block, "attn", None), "qkv"):
+    if not has_attention(encoder):
         raise ValueError(f"{encoder.settings.name} has no attention to look at; that takes a plain ViT")
+    block: Any = encoder.model.blocks[-1]
     inputs: list[Tensor] = []
     handle = block.register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
     try:

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from polygrain.data.images import Images
 from polygrain.evaluate.labelled import constant
+from polygrain.evaluate.result import fingerprint
 from polygrain.evaluate.sampling import Floats, Sample
 from polygrain.evaluate.settings.unlabelled import LookSettings
 from polygrain.evaluate.unlabelled.instance import found
-from polygrain.evaluate.unlabelled.looking import Looked, Opened, look, open_and_draw
+from polygrain.evaluate.unlabelled.looking import RECIPE, SCALE, Looked, Opened, look, open_and_draw
 from polygrain.evaluate.unlabelled.neighbourhood import neighbour_lists, overlap
 from polygrain.losses.neighbours import Neighbours, nearest, ranked_classes, weighted_votes
 
@@ -47,6 +48,11 @@ class Profile(NamedTuple):
     facts: dict[str, Any]  # all that decides the numbers besides the model
     notes: tuple[str, ...]
 
+    @property
+    def fingerprint(self) -> str:
+        """Differs where two profiles cannot be compared."""
+        return fingerprint("profile", self.facts)
+
 
 def granularity_profile(
     model: Any, images: Any, labels: Labels | NDArray[np.int64] | None = None, settings: LookSettings | None = None
@@ -64,15 +70,26 @@ def granularity_profile(
     """
     settings = settings or LookSettings()
     named_labels = {} if labels is None else dict(labels) if isinstance(labels, Mapping) else {"fine": labels}
-    opened = open_and_draw(model, images, settings)
+    return profile_from(open_and_draw(model, images, settings), named_labels, settings)
+
+
+def profile_from(opened: Opened, named_labels: Labels, settings: LookSettings) -> Profile:
+    """The profile of a model whose plain vectors are there already; see `granularity_profile`."""
     for name, of_all in named_labels.items():
         if len(of_all) != len(opened.images):
             raise ValueError(f"{len(of_all)} labels named {name!r} for {len(opened.images)} images; give one for each")
-    grains = [*profile_of(opened, look(opened, settings, {}), settings)]
+    looked = look(opened, settings, {})
+    grains = profile_of(opened, looked, settings)
     grains += [knn_grain(name, opened.plain, of_all[opened.positions]) for name, of_all in named_labels.items()]
     notes = (*opened.notes, CONSTANT) if constant(opened.plain) else opened.notes
     digests = {name: _digest(of_all[opened.positions]) for name, of_all in named_labels.items()}
-    return Profile(opened.model.name, tuple(grains), opened.facts | {"labels": digests}, notes)
+    facts = opened.facts | {
+        "labels": digests,
+        "knn": {"k": VOTERS, "temperature": TEMPERATURE},
+        "crops": {"scale": list(SCALE), "recipe": RECIPE},
+        "regions": list(looked.regions.grid),
+    }
+    return Profile(opened.model.name, tuple(grains), facts, notes)
 
 
 def labels_of(images: Images, hierarchy: str | os.PathLike[str] | None = None) -> Labels:
@@ -82,14 +99,16 @@ def labels_of(images: Images, hierarchy: str | os.PathLike[str] | None = None) -
         hierarchy: JSON file with the name of a group for the name of each class, as in {"tabby": "cat", ...}.
 
     Raises:
-        ValueError: when a class has no group, or the source has no names of classes.
+        ValueError: when a class has no group, or the source has no labels or no names of classes.
     """
     fine = images.labels()
     if fine is None or not (fine >= 0).any():
+        if hierarchy is not None:
+            raise ValueError(f"these images have no labels that {os.fspath(hierarchy)!r} could group")
         return {}
     if hierarchy is None:
         return {"fine": fine}
-    groups = json.loads(Path(hierarchy).read_text())
+    groups = read_hierarchy(hierarchy)
     if images.classes is None:
         raise ValueError("these images have no names of classes that a hierarchy could group")
     if missing := [name for name in images.classes if name not in groups]:
@@ -97,6 +116,22 @@ def labels_of(images: Images, hierarchy: str | os.PathLike[str] | None = None) -
     names = sorted({groups[name] for name in images.classes})
     group_of = np.array([names.index(groups[name]) for name in images.classes], dtype=np.int64)
     return {"fine": fine, "coarse": np.where(fine >= 0, group_of[fine], -1)}
+
+
+def read_hierarchy(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The name of a group for the name of each class.
+
+    Raises:
+        ValueError: when this is no file that says so.
+    """
+    try:
+        groups = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        told = error.strerror if isinstance(error, OSError) else f"no JSON ({error})"
+        raise ValueError(f"hierarchy {os.fspath(path)!r}: {told}") from error
+    if not isinstance(groups, dict) or not all(isinstance(group, str) for group in groups.values()):
+        raise ValueError(f'hierarchy {os.fspath(path)!r} must look like {{"tabby": "cat", ...}}')
+    return groups
 
 
 def profile_of(opened: Opened, looked: Looked, settings: LookSettings) -> list[Grain]:
@@ -113,17 +148,28 @@ def profile_of(opened: Opened, looked: Looked, settings: LookSettings) -> list[G
     own = np.mean([found(view, plain) for view in looked.views.unbind(1)], axis=0)
     about = f"random crops in random colours that find their image among {len(plain):,}"
     grains.append(_grain("instance", Sample(own), 1 / len(plain), about, seed))
+    if constant(plain):
+        return grains  # without neighbours; which images come first is rounding
     k = min(settings.neighbours, len(plain) - 1)
-    kept = kept_neighbours(looked.views, plain, k)
+    kept = kept_neighbours(looked.views, plain, k, seed)
     about = f"of the {k} nearest images, those that stay when an image is cropped and recoloured at random"
     grains.append(_grain("neighbourhood", Sample(kept), k / (len(plain) - 1), about, seed))
     return grains
 
 
-def kept_neighbours(views: Tensor, plain: Tensor, k: int) -> Floats:
-    """(M,) share of the k nearest images of each that stay when it is changed: mean over views (M, V, D)."""
-    before = neighbour_lists(plain[: len(views)], plain, k)
-    each: Floats = np.stack([overlap(before, neighbour_lists(view, plain, k)) for view in views.unbind(1)])
+def kept_neighbours(views: Tensor, plain: Tensor, k: int, seed: int = 0) -> Floats:
+    """(M,) share of the k nearest images of each that stay when it is changed: mean over views (M, V, D).
+
+    Equally near images are taken in an order of their own in each list. In the order of the bank, a model that gives
+    many images one vector would find the same ones again and again.
+    """
+    random = torch.Generator().manual_seed(seed)
+
+    def lists(queries: Tensor) -> Tensor:
+        return neighbour_lists(queries, plain, k, torch.randperm(len(plain), generator=random))
+
+    before = lists(plain[: len(views)])
+    each: Floats = np.stack([overlap(before, lists(view)) for view in views.unbind(1)])
     return np.asarray(each.mean(0))
 
 

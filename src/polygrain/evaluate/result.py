@@ -17,6 +17,12 @@ PACKAGES = ("polygrain", "torch", "torchvision", "timm", "numpy", "pillow")
 HEADINGS = {"top1": "top-1", "top5": "top-5", "per_class": "class mean", "miou": "mIoU", "pixel_accuracy": "pixels"}
 
 
+def fingerprint(protocol: str, facts: Mapping[str, Any]) -> str:
+    """Short text that differs where the protocol or what decides its numbers does."""
+    fields = json.dumps([protocol, facts], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(fields.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """Scores, and everything somebody needs to get them again.
@@ -51,8 +57,7 @@ class Result:
     @property
     def fingerprint(self) -> str:
         """Short text that differs where the protocol or the data do: never put two of them in one column."""
-        fields = json.dumps([self.protocol, self.facts], sort_keys=True, allow_nan=False)
-        return hashlib.sha256(fields.encode()).hexdigest()[:12]
+        return fingerprint(self.protocol, self.facts)
 
     def json(self) -> str:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "items"}

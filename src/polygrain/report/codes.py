@@ -8,12 +8,15 @@ from torch import Tensor
 
 BYTES = 4_500_000  # of all codes in a page
 MOST, LEAST = 64, 16  # numbers that a region is kept as
+REST = 255  # steps of the length of what they leave out, which is at most 1
+QUERIES, COMPARED = 64, 10  # patches, and regions nearest to each, by which codes are judged
 
 
 class Basis(NamedTuple):
     """How unit vectors become codes: the nearest codes are, nearly, the vectors of the largest cosine.
 
-    The distance of unit vectors tells their cosine, 1 - d^2 / 2, and principal directions keep most of it.
+    The distance of unit vectors tells their cosine, 1 - d^2 / 2. Principal directions keep most of it; of what they
+    leave out the length alone is kept, and two such parts are taken to be at right angles.
     """
 
     mean: Tensor  # (D,)
@@ -25,6 +28,12 @@ class Basis(NamedTuple):
         shares = (F.normalize(patches.float(), dim=-1) - self.mean) @ self.directions.T / self.step
         return shares.round().clamp(-127, 127).to(torch.int8)
 
+    def rest(self, patches: Tensor) -> Tensor:
+        """(..., D) to (...) uint8: the length of what the directions leave out."""
+        around = F.normalize(patches.float(), dim=-1) - self.mean
+        dropped = around.square().sum(-1) - (around @ self.directions.T).square().sum(-1)
+        return (dropped.clamp(0, 1).sqrt() * REST).round().to(torch.uint8)
+
 
 class Plan(NamedTuple):
     """What is kept of each image."""
@@ -34,7 +43,7 @@ class Plan(NamedTuple):
 
 
 def plan(images: int, grid: tuple[int, int], width: int, budget: int = BYTES) -> Plan:
-    """As fine a grid as leaves room for 16 numbers a cell, and as many of these, up to 64, as there is room for.
+    """As fine a grid as leaves room for 16 numbers and a length, and as many numbers, up to 64, as there is room for.
 
     Args:
         width: D of the vectors.
@@ -43,8 +52,8 @@ def plan(images: int, grid: tuple[int, int], width: int, budget: int = BYTES) ->
     pooled = 1
     while True:
         cells = images * -(-grid[0] // pooled) * -(-grid[1] // pooled)
-        if cells * LEAST <= budget or max(grid) <= pooled:
-            return Plan(pooled, max(1, min(MOST, width, max(LEAST, budget // cells))))
+        if cells * (LEAST + 1) <= budget or max(grid) <= pooled:
+            return Plan(pooled, max(1, min(MOST, width, max(LEAST, budget // cells - 1))))
         pooled += 1
 
 
@@ -66,16 +75,41 @@ def fit(vectors: Tensor, dims: int) -> Basis:
     return Basis(mean, directions, max(reach, 1e-6) / 127)
 
 
-def agreement(vectors: Tensor, codes: Tensor, queries: int = 64, k: int = 10) -> float:
-    """Share of the k rows of largest cosine that the codes find, too, over evenly spaced queries.
+class Agreement:
+    """How many of the regions nearest to some patches codes find, too: counted batch by batch over all images.
+
+    As in the page, one region of each other image counts.
 
     Args:
-        vectors: (M, D); `codes`: (M, d) int8 of the same rows.
+        cells: (n, R, D) of the first images, of which evenly spaced ones are the queries.
     """
-    rows = torch.arange(0, len(vectors), -(-len(vectors) // queries))
-    k = min(k, len(vectors) - 1)
-    unit, small = F.normalize(vectors.float(), dim=-1), codes.float()
-    exact = (unit[rows] @ unit.T).topk(k + 1).indices
-    found = torch.cdist(small[rows], small).topk(k + 1, largest=False).indices
-    both = (exact[:, :, None] == found[:, None]).any(2) & (exact != rows[:, None])
-    return float(both.sum() / (len(rows) * k))
+
+    def __init__(self, basis: Basis, cells: Tensor, codes: Tensor, queries: int = QUERIES, k: int = COMPARED) -> None:
+        count = cells.shape[0] * cells.shape[1]
+        rows = torch.arange(0, count, -(-count // queries))
+        self.step, self.k, self.images, self.own = basis.step, k, 0, rows // cells.shape[1]
+        self.queries, self.codes = cells.flatten(0, 1)[rows], codes.flatten(0, 1)[rows].float()
+        empty = torch.zeros(len(rows), 0)
+        self.exact, self.found = ((empty, empty.long()) for _ in range(2))  # scores, largest first, and regions
+
+    def add(self, cells: Tensor, codes: Tensor, rest: Tensor) -> None:
+        """The next images: (n, R, D), (n, R, d) and (n, R)."""
+        unit, queries = F.normalize(cells.flatten(0, 1), dim=-1), F.normalize(self.queries, dim=-1)
+        away = torch.cdist(self.codes, codes.flatten(0, 1).float()) * self.step
+        dropped = rest.flatten().float() / REST
+        self.exact = self._merged(self.exact, queries @ unit.T, len(cells))
+        self.found = self._merged(self.found, -(away.square() + dropped.square()), len(cells))
+        self.images += len(cells)
+
+    def _merged(self, best: tuple[Tensor, Tensor], scores: Tensor, images: int) -> tuple[Tensor, Tensor]:
+        new, where = scores.view(len(scores), images, -1).max(2)  # (Q, n)
+        number = self.images + torch.arange(images)
+        new = new.masked_fill(number == self.own[:, None], -torch.inf)
+        regions = number * (scores.shape[1] // images) + where
+        every, of = torch.cat([best[0], new], 1), torch.cat([best[1], regions], 1)
+        values, places = every.topk(min(self.k, every.shape[1]), dim=1)
+        return values, of.gather(1, places)
+
+    def share(self) -> float:
+        both = (self.exact[1][:, :, None] == self.found[1][:, None]).any(2)
+        return float(both[self.exact[0] > -torch.inf].double().mean())

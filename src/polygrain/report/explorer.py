@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polygrain.report.gathering import Seen, Shown
+from polygrain.report.codes import QUERIES
+from polygrain.report.gathering import Seen, Shown, tags
 from polygrain.report.html import Section
 from polygrain.report.mapping import Map, tsne_map
 from polygrain.report.thumbnails import packed
@@ -54,8 +55,8 @@ def sections(models: Sequence[Seen], labelled: bool) -> list[Section]:
             f"Click one: its nearest images, by cosine, stand beside it. {frames}",
             "<div class=controls><input id=search type=search placeholder='name or class' aria-label='Filter images'>"
             "</div><div id=wall></div>"
-            f"<p class=note>Regions are searched by codes of a few bytes; of the ten nearest by the full vectors "
-            f"they find: {agreement}.</p>",
+            "<p class=note>Regions are searched by codes of a few bytes; of the ten nearest by the full vectors, one "
+            f"of each other image, they find: {agreement} (of {QUERIES} patches, among all images).</p>",
         ),
         Section(
             "Groups",
@@ -80,13 +81,17 @@ def payload(shown: Shown, models: Sequence[Seen], seed: int) -> str:
         "labels": labels,
         "classes": shown.classes,
         "sheet": shown.sheets.facts(),
-        "models": [facts(seen, shown, seed) for seen in models],
+        "models": [
+            facts(seen, shown, seed) | {"tag": tag}
+            for seen, tag in zip(models, tags([seen.name for seen in models]), strict=True)
+        ],
     }
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     text = text.encode("utf-8", "backslashreplace").decode()  # names of files may hold any byte
     parts = [f'<script type="application/json" id=data>{text}</script>']
     stored = [(f"sheet-{s}", packed(np.frombuffer(file, np.uint8), "u1")) for s, file in enumerate(shown.sheets.files)]
     stored += [(f"codes-{m}", packed(seen.codes.numpy(), "i1")) for m, seen in enumerate(models)]
+    stored += [(f"rest-{m}", packed(seen.rest.numpy(), "u1")) for m, seen in enumerate(models)]
     parts += [f'<script type="text/plain" id={name}>{content}</script>' for name, content in stored]
     scripts = "\n".join((SCRIPTS / name).read_text(encoding="utf-8") for name in ORDER)
     return "\n".join([*parts, f"<script>\n{scripts}</script>"])

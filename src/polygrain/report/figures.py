@@ -80,6 +80,11 @@ def running_mean(values: Sequence[float]) -> NDArray[np.float64]:
     return np.asarray((sums[2 * reach + 1 :] - sums[: len(values) - 2 * reach]) / (2 * reach + 1))
 
 
+def three_channels(image: Tensor) -> Tensor:
+    """(C, H, W) as (3, H, W): of more channels the first three, of fewer the first alone."""
+    return image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+
+
 def to_picture(pixels: Tensor) -> Image.Image:
     """(3, H, W) uint8 to a Pillow image."""
     return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))

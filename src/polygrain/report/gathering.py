@@ -24,8 +24,8 @@ from polygrain.report.settings import ReportSettings
 from polygrain.report.thumbnails import Sheets, allowed_side, sheets, thumbnail
 
 NEIGHBOURS = 16
+SHARED, KEPT = 8, 10  # characters with which all names begin, from which on they are cut, and those that stay
 FITTED = 256  # images whose patches the basis of the codes is fitted to
-CHECKED = 20_000  # regions among which codes are compared with vectors
 
 
 class Shown(NamedTuple):
@@ -47,10 +47,11 @@ class Seen(NamedTuple):
     model: Model
     views: Views
     pooled: Tensor  # (n, D)
-    grid: tuple[int, int]  # of the regions that can be searched
     codes: Tensor  # (n, rows * columns, d) int8
+    rest: Tensor  # (n, rows * columns) uint8, what the codes leave out
+    grid: tuple[int, int]  # of the regions that can be searched
     step: float  # what one unit of a code is worth
-    code_agreement: float  # share of the nearest regions that codes find, too
+    code_agreement: float  # share of the nearest regions of all images that codes find, too
     share: NDArray[np.float64]  # (n,) side of what this model sees, in sides of what the thumbnail shows
     neighbours: Tensor  # (n, k) long, nearest first, without the image itself
     cosines: Tensor  # (n, k)
@@ -63,7 +64,7 @@ def draw_images(source: Images, views: Views, settings: ReportSettings) -> Shown
     """Draws the images and makes their thumbnails, cut as `views` cuts them; those that cannot be decoded are left out.
 
     Raises:
-        ValueError: when fewer than two can be decoded.
+        ValueError: when fewer than two can be decoded, or fewer than there shall be groups.
     """
     chosen = np.arange(len(source))
     if len(source) > settings.images:
@@ -82,6 +83,8 @@ def draw_images(source: Images, views: Views, settings: ReportSettings) -> Shown
         pictures.append(thumbnail(image, box, largest))
     if len(kept) < 2:
         raise ValueError(f"{len(kept)} of {len(chosen)} images can be decoded; a report needs two or more")
+    if settings.groups is not None and settings.groups > len(kept):
+        raise ValueError(f"groups is {settings.groups}; of {len(kept)} images there can be {len(kept)} at most")
     part = Part(source, kept)
     # small images are not blown up
     made = sheets(pictures, max(16, min(largest, round(float(np.median([box.height for box in boxes]))))))
@@ -121,8 +124,9 @@ class Encoded(NamedTuple):
     """Fields of `Seen` that come from the encoder."""
 
     pooled: Tensor
-    grid: tuple[int, int]
     codes: Tensor
+    rest: Tensor
+    grid: tuple[int, int]
     step: float
     code_agreement: float
 
@@ -142,24 +146,28 @@ def _encode(model: Model, views: Views, settings: ReportSettings, budget: int) -
         patches=True,
     )
     pooled, kept, waiting = [], [], []
-    basis, planned, agreed = None, None, 0.0
+    rest, basis, check, planned = [], None, None, None
     for part, last in _with_last(parts):
         assert part.patches is not None
         planned = planned or codes.plan(count, part.grid, part.patches.shape[-1], budget)
         pooled.append(part.pooled)
         waiting.append(codes.cells(part.patches, part.grid, planned.pooled))
         if basis is None and (last or sum(map(len, waiting)) >= FITTED):
-            flat = torch.cat(waiting).flatten(0, 2)
-            basis = codes.fit(flat, planned.dims)
-            some = flat[:: -(-len(flat) // CHECKED)]
-            agreed = codes.agreement(some, basis.codes(some))
-        if basis is not None:
-            kept += [basis.codes(maps) for maps in waiting]
+            fitted = torch.cat(waiting)
+            grid = (fitted.shape[1], fitted.shape[2])
+            basis = codes.fit(fitted.flatten(0, 2), planned.dims)
+            check = codes.Agreement(basis, fitted.flatten(1, 2), basis.codes(fitted).flatten(1, 2))
+        if basis is not None and check is not None:
+            for cells in (maps.flatten(1, 2) for maps in waiting):
+                kept.append(basis.codes(cells))
+                rest.append(basis.rest(cells))
+                check.add(cells, kept[-1], rest[-1])
             waiting = []
     back = torch.from_numpy(np.argsort(order))
-    maps = torch.cat(kept)[back]
     assert basis is not None
-    return Encoded(torch.cat(pooled)[back], (maps.shape[1], maps.shape[2]), maps.flatten(1, 2), basis.step, agreed)
+    assert check is not None
+    vectors, numbers, lengths = (torch.cat(parts)[back] for parts in (pooled, kept, rest))
+    return Encoded(vectors, numbers, lengths, grid, basis.step, check.share())
 
 
 def _with_last(items: Iterator[Any]) -> Iterator[tuple[Any, bool]]:
@@ -180,7 +188,7 @@ def others(vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def group(pooled: Tensor, settings: ReportSettings) -> tuple[Tensor, Tensor]:
     """k-means of the directions: the group of each image, 0 the largest, and its distance to the centre, both (n,)."""
-    count = min(settings.groups or max(2, round((len(pooled) / 2) ** 0.5)), len(pooled))
+    count = settings.groups or max(2, round((len(pooled) / 2) ** 0.5))
     found = kmeans(F.normalize(pooled, dim=1), count, iterations=30, redos=3, seed=settings.seed)
     sizes = torch.bincount(found.clusters, minlength=count)
     rank = sizes.argsort(descending=True, stable=True).argsort()
@@ -196,12 +204,27 @@ def without_common_folder(names: Sequence[str]) -> list[str]:
     return [str(path.relative_to(shared)) for path in paths]
 
 
+def _without_suffix(path: Path) -> Path:
+    """Of files; what follows the dot of a folder, as in lr0.1, is part of its name."""
+    return path if path.is_dir() else path.with_suffix("")
+
+
 def short_names(models: Sequence[str]) -> list[str]:
-    """The last two parts of paths, or as many as tell the models apart; other names as they are."""
-    for parts in range(2, 10):
-        short = [
-            m if not Path(m).exists() else "/".join(Path(m).absolute().with_suffix("").parts[-parts:]) for m in models
+    """The last two parts of paths, or as many as tell them apart; other names as they are, equal ones numbered."""
+    short = list(models)
+    for parts in range(9, 1, -1):
+        fewer = [
+            m if not Path(m).exists() else "/".join(_without_suffix(Path(m).absolute()).parts[-parts:]) for m in models
         ]
-        if len(set(short)) == len(set(models)):
-            return short
-    return list(models)
+        short = fewer if len(set(fewer)) == len(set(models)) else short
+    before = [short[:i].count(name) for i, name in enumerate(short)]
+    return [f"{name} ({count + 1})" if count else name for name, count in zip(short, before, strict=True)]
+
+
+def tags(names: Sequence[str]) -> list[str]:
+    """Names for narrow places: without the beginning that all share, where that is long."""
+    alike = [len(set(signs)) == 1 for signs in zip(*names, strict=False)]
+    shared = names[0][: [*alike, False].index(False)] if len(names) > 1 else ""
+    spared = shared[: max(0, min(map(len, names)) - KEPT)]
+    cut = max(spared.rfind(sign) for sign in "/:._-") + 1
+    return [f"…{name[cut:]}" for name in names] if cut >= SHARED else list(names)

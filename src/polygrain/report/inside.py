@@ -13,20 +13,23 @@ from PIL import Image
 from torch import Tensor
 
 from polygrain.data.centred import centred
-from polygrain.evaluate.attention import Attention, largest_mass, last_attention
+from polygrain.evaluate.attention import Attention, has_attention, largest_mass, last_attention
 from polygrain.evaluate.features import evaluating
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.kmeans import kmeans
-from polygrain.report.figures import data_uri, to_picture
+from polygrain.report.figures import data_uri, three_channels, to_picture
 from polygrain.report.gathering import Seen
 from polygrain.report.html import Section
-from polygrain.report.matches import draw_matches, png
+from polygrain.report.matches import drawn, png
+from polygrain.report.pairs import Shown, in_words, look
 from polygrain.report.patch_colours import fit_basis, patch_colours
 from polygrain.views import Crops
 
 SEGMENTS = 6
 MASS = 0.6  # of the attention of a head, as in DINO's figures
 SIDE = 224  # pixels of the pictures beside the maps
+MATCHED = 2  # images whose crops are drawn
+LINES = 20  # of each criterion
 OF_BLUR = 224  # size of the crops that the blurs of the recipes are for
 ABREAST = 6  # columns of pictures up to which two tables stand side by side
 COLOURS = np.array(
@@ -51,8 +54,12 @@ def patch_section(models: Sequence[Seen], chosen: Sequence[int]) -> Section:
         "Each patch in the colours of the three strongest directions of the patch features, and in one of six k-means "
         "segments. Directions and segments are shared by all images of a model: what looks alike to it has one colour."
     )
-    columns = [("image", [_image(models[0], pixels) for pixels in views_of(models[0], chosen)])]
+    alike = len({(seen.views.size, seen.views.resize) for seen in models}) == 1
+    columns: list[tuple[str, list[str]]] = []
     for seen in models:
+        if not columns or not alike:
+            name = "image" if alike else f"{seen.name}: image"
+            columns.append((name, [_image(seen, pixels) for pixels in views_of(seen, chosen)]))
         with evaluating(seen.model.encoder):
             found = seen.model.encoder.to("cpu").features(views_of(seen, chosen))
         colours = patch_colours(fit_basis(found.patches), found.patches, found.grid)
@@ -75,7 +82,7 @@ def attention_section(models: Sequence[Seen], chosen: Sequence[int]) -> Section 
     blocks, without = "", []
     for seen in models:
         encoder = seen.model.encoder
-        if not isinstance(encoder, Encoder) or encoder.family != "vit":
+        if not isinstance(encoder, Encoder) or not has_attention(encoder):
             without.append(seen.name)
             continue
         pixels = views_of(seen, chosen)
@@ -114,33 +121,40 @@ def together(attention: Attention) -> NDArray[np.uint8]:
 def matches_section(models: Sequence[Seen], chosen: Sequence[int]) -> Section:
     """Two crops of each image, and the patches that match by place and by likeness."""
     about = (
-        "Two random crops of an image, and their nearest patches by place, which is the truth, and by the likeness of "
-        "their features (VICRegL's matching)."
+        "Two random crops of an image. Of the patches whose centre both show: the nearest by place, where they belong, "
+        "and the nearest by the distance of their features (VICRegL's matching)."
     )
     body = ""
     for seen in models:
-        size = seen.views.size
-        recipes = ("byol_a", "byol_b")
-        crops = [Crops(name="crop", count=2, size=size, scale=(0.25, 1.0), recipes=recipes, blur_scale=size / OF_BLUR)]
-        with evaluating(seen.model.encoder):
-            figure = draw_matches(
-                seen.model.encoder.to("cpu"),
-                [seen.views.images.decode(i) for i in chosen],
-                crops,
-                normalisation=seen.views.normalisation,
-                all_crops=False,
-            )
-        drawn = Image.open(io.BytesIO(png(figure)))
-        told = f"Matches of {seen.name}"
-        body += f"<h3>{escape(seen.name)}</h3><img class=picture alt='{escape(told)}' src='{data_uri(drawn)}'>"
+        shown = _pairs(seen, chosen)
+        figure = Image.open(io.BytesIO(png(drawn(shown[:MATCHED], seen.views.normalisation, all_crops=False))))
+        alt = escape(f"Matches of {seen.name}")
+        body += (
+            f"<h3>{escape(seen.name)}</h3><p class=note>{escape(in_words(shown))}</p>"
+            f"<img class=picture alt='{alt}' src='{data_uri(figure)}'>"
+        )
     return Section("Matches between two crops", about, body)
+
+
+def _pairs(seen: Seen, chosen: Sequence[int]) -> list[Shown]:
+    """Two crops of each image and what matches between them; the same crops for all models of one size."""
+    size, recipes = seen.views.size, ("byol_a", "byol_b")
+    crops = [Crops(name="crop", count=2, size=size, scale=(0.25, 1.0), recipes=recipes, blur_scale=size / OF_BLUR)]
+    encoder = seen.model.encoder.to("cpu")
+    with evaluating(encoder):
+        return [
+            look(
+                encoder, seen.views.images.decode(i), crops, seed=0, number=i, normalisation=seen.views.normalisation,
+                project=None, kept=LINES, shared=True,
+            )
+            for i in chosen
+        ]  # fmt: skip
 
 
 def _image(seen: Seen, pixels: Tensor) -> str:
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in seen.views.normalisation)
     plain = ((pixels * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
-    plain = plain[:3] if len(plain) >= 3 else plain[:1].expand(3, -1, -1)
-    return f"<img alt='image' src='{data_uri(to_picture(plain), side=SIDE)}'>"
+    return f"<img alt='image' src='{data_uri(to_picture(three_channels(plain)), side=SIDE)}'>"
 
 
 def _cells(picture: Image.Image) -> str:

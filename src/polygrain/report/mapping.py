@@ -45,7 +45,8 @@ def tsne_map(vectors: Tensor, labels: NDArray[np.int64] | None, *, seed: int = 0
     reduced = PCA(min(50, *unit.shape), random_state=seed).fit_transform(unit)
     perplexity = max(LEAST_PERPLEXITY, min(PERPLEXITY, (len(unit) - 1) / 4))
     places = TSNE(2, perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(reduced)
-    trust, pca_trust = (trustworthiness(unit, flat, n_neighbors=NEIGHBOURS) for flat in (places, reduced[:, :2]))
+    k = min(NEIGHBOURS, (len(unit) - 1) // 2)  # it is defined for fewer than half of them
+    trust, pca_trust = (trustworthiness(unit, flat, n_neighbors=k) for flat in (places, reduced[:, :2]))
     places = places.astype(np.float64)
     if labels is None:
         return Map(places, float(trust), float(pca_trust), None, None)

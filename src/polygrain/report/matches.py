@@ -1,8 +1,8 @@
 """Pictures of views: where crops lie in their image, and which patches of two of them match."""
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,34 +13,17 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from numpy.typing import NDArray
 from torch import Tensor
 
-from polygrain.data.cutting import cut
-from polygrain.data.draws import draw
 from polygrain.data.photometric import IMAGENET, Normalisation
-from polygrain.losses.matching import Matches, feature_distances, location_distances, nearest
-from polygrain.parts.encoder import Features
-from polygrain.views import Crops, View, patch_centres
+from polygrain.losses.matching import Matches
+from polygrain.report.figures import three_channels
+from polygrain.report.pairs import Describes, Shown, look
+from polygrain.views import Crops, View
 
 COLOURS = ("#e6550d", "#2b7bba", "#2ca25f", "#8e5ea2", "#b59410")  # of the requests, then again
 INK, FAINT = "#22252a", "#8a9099"
 WIDTH, TITLE = 15.0, 0.4  # inches
 GAP = 0.3  # between two crops, as a share of their side
 ABREAST = 8  # crops in a row
-
-
-class Describes(Protocol):
-    """An encoder, or whatever else makes patch vectors of pixels."""
-
-    def features(self, pixels: Tensor) -> Features: ...
-
-
-class Shown(NamedTuple):
-    """One image, its views, and what matches between the first two of the largest size."""
-
-    image: Tensor  # (3, H, W) uint8
-    views: Mapping[str, Sequence[View]]  # of this image alone
-    pair: tuple[View, View]
-    grids: tuple[tuple[int, int], tuple[int, int]]  # rows, columns of the patches of each
-    matches: Mapping[str, Matches]  # by criterion, of this image alone
 
 
 def draw_matches(
@@ -57,7 +40,7 @@ def draw_matches(
     """The picture of VICRegL's matching (arXiv:2210.01571, fig. 1), for any crops of any images and any encoder.
 
     Args:
-        images: (3, H, W) uint8 each; image i gets the views that a run with this seed gives its image i at first.
+        images: (C, H, W) uint8 each; image i gets the views that a run with this seed gives its image i at first.
         project: from patch vectors (B, N, D) to those that are compared; the objective's projector, say.
         kept: lines to draw, at most.
         all_crops: also show every crop as it is fed in.
@@ -66,6 +49,11 @@ def draw_matches(
         look(encoder, image, crops, seed=seed, number=i, normalisation=normalisation, project=project, kept=kept)
         for i, image in enumerate(images)
     ]
+    return drawn(shown, normalisation, all_crops)
+
+
+def drawn(shown: Sequence[Shown], normalisation: Normalisation, all_crops: bool) -> Figure:
+    """One picture of several images."""
     heights = [sum(_heights(one)[: 1 + all_crops]) for one in shown]
     figure = Figure(figsize=(WIDTH, sum(heights)), facecolor="white", layout="constrained")
     rows = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -80,36 +68,6 @@ def png(figure: Figure, *, dots_per_inch: int = 100) -> bytes:
     return file.getvalue()
 
 
-@torch.no_grad()
-def look(
-    encoder: Describes,
-    image: Tensor,
-    crops: Sequence[Crops],
-    *,
-    seed: int,
-    number: int,
-    normalisation: Normalisation,
-    project: Callable[[Tensor], Tensor] | None,
-    kept: int,
-) -> Shown:
-    """Cuts the views of one image and matches the first two of the largest size, each patch once."""
-    numbers = draw(crops, *image.shape[1:], seed=seed, epoch=0, image=number)
-    views = cut([image], [numbers], normalisation)
-    largest = max(request.size for request in crops)
-    large = [view for request in crops if request.size == largest for view in views[request.name]]
-    if len(large) < 2:
-        raise ValueError(f"matches need two views of the largest size ({largest} px); these crops have {len(large)}")
-    first, second = large[:2]
-    a, b = encoder.features(first.pixels), encoder.features(second.pixels)
-    vectors = [side.patches if project is None else project(side.patches) for side in (a, b)]
-    centres = [patch_centres(view.box, view.flipped, *side.grid) for view, side in ((first, a), (second, b))]
-    tables = {"location": location_distances(*centres), "feature": feature_distances(*vectors)}
-    count = min(kept, a.patches.shape[1])
-    return Shown(
-        image, views, (first, second), (a.grid, b.grid), {name: nearest(t, count) for name, t in tables.items()}
-    )
-
-
 def show(figure: FigureBase, shown: Shown, normalisation: Normalisation, all_crops: bool) -> None:
     """The image with all boxes and the matches by each criterion; under them every crop, where asked for."""
     above, *below = figure.subfigures(1 + all_crops, 1, squeeze=False, height_ratios=_heights(shown)[: 1 + all_crops])[
@@ -118,8 +76,9 @@ def show(figure: FigureBase, shown: Shown, normalisation: Normalisation, all_cro
     columns = above.subplots(1, 1 + len(shown.matches), width_ratios=_widths(shown))
     _show_boxes(columns[0], shown)
     for axes, (criterion, matches) in zip(columns[1:], shown.matches.items(), strict=True):
-        _show_matches(axes, shown, matches, normalisation)
-        _title(axes, f"{matches.inputs.shape[1]} nearest matches by {criterion}")
+        away = shown.distances[criterion][0, matches.inputs[0], matches.candidates[0]]
+        _show_matches(axes, shown, matches, away.cpu().numpy(), normalisation)
+        _title(axes, f"{matches.inputs.shape[1]} nearest matches by {criterion}: blue near, red far")
     for rest in below:
         _show_crops(rest, shown, normalisation)
 
@@ -138,7 +97,7 @@ def _heights(shown: Shown) -> tuple[float, float]:
 
 
 def _show_boxes(axes: Axes, shown: Shown) -> None:
-    axes.imshow(shown.image.permute(1, 2, 0).cpu().numpy())
+    axes.imshow(three_channels(shown.image).permute(1, 2, 0).cpu().numpy())
     for colour, (_, views) in zip(_colours(shown), shown.views.items(), strict=True):
         for view in views:
             of_pair = any(view is one for one in shown.pair)
@@ -154,16 +113,16 @@ def _rectangle(view: View, **style: Any) -> Rectangle:
     return Rectangle((left - 0.5, top - 0.5), width, height, fill=False, **style)
 
 
-def _show_matches(axes: Axes, shown: Shown, matches: Matches, normalisation: Normalisation) -> None:
+def _show_matches(
+    axes: Axes, shown: Shown, matches: Matches, away: NDArray[np.float32], normalisation: Normalisation
+) -> None:
     size = shown.pair[0].pixels.shape[-1]
     start = (0.0, size * (1 + GAP))  # where each crop begins
     for view, left in zip(shown.pair, start, strict=True):
         axes.imshow(to_pixels(view, normalisation), extent=(left, left + size, size, 0), interpolation="nearest")
     ends = [_places(index[0], grid, size) for index, grid in zip(matches, shown.grids, strict=True)]  # (M, 2) x, y
     cells = [(size / columns, size / rows) for rows, columns in shown.grids]
-    order = np.argsort(np.argsort(ends[0][:, 1] * size + ends[0][:, 0]))
-    colours = colormaps["turbo"](0.06 + 0.88 * order / max(len(order) - 1, 1))
-    for a, b, colour in zip(*ends, colours, strict=True):
+    for a, b, colour in zip(*ends, by_distance(away), strict=True):
         places = [(float(x + left), float(y)) for (x, y), left in zip((a, b), start, strict=True)]
         for (x, y), (width, height) in zip(places, cells, strict=True):
             for line, edge in ((2.6, "white"), (1.5, colour)):
@@ -186,6 +145,15 @@ def _show_matches(axes: Axes, shown: Shown, matches: Matches, normalisation: Nor
         axes.plot(*zip(*places, strict=True), "o", color=colour, markersize=3.2, markeredgecolor="white")
     axes.set(xlim=(0, start[1] + size), ylim=(size, 0), aspect="equal")
     _bare(axes)
+
+
+def by_distance(away: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Colours (M, 4) from blue, the least of these distances (M,), to red, the largest; blue where all are equal."""
+    if not len(away):
+        return np.zeros((0, 4))
+    spread = float(np.ptp(away))
+    shares = (away - away.min()) / spread if spread > 0 else np.zeros_like(away)
+    return np.asarray(colormaps["turbo"](0.06 + 0.88 * shares))
 
 
 def _places(index: Tensor, grid: tuple[int, int], size: int) -> NDArray[np.float64]:
@@ -217,8 +185,9 @@ def _show_crops(figure: FigureBase, shown: Shown, normalisation: Normalisation) 
 
 def to_pixels(view: View, normalisation: Normalisation) -> NDArray[np.float32]:
     """(H, W, 3) in 0..1; what lies beyond (noise of erased boxes) is cut."""
-    mean, std = (torch.tensor(v, device=view.pixels.device).view(3, 1, 1) for v in normalisation)
-    pixels: NDArray[np.float32] = (view.pixels[0] * std + mean).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    mean, std = (torch.tensor(v, device=view.pixels.device).view(-1, 1, 1) for v in normalisation)
+    seen = three_channels((view.pixels[0] * std + mean).clamp(0, 1))
+    pixels: NDArray[np.float32] = seen.permute(1, 2, 0).cpu().numpy()
     return pixels
 
 

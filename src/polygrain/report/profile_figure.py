@@ -1,7 +1,8 @@
 """The granularity profile: what each model is worth at each granularity, in one figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from polygrain.evaluate.profile import Grain, Profile
 from polygrain.report.html import Section
@@ -27,8 +28,30 @@ def profile_section(names: Sequence[str], profiles: Sequence[Profile]) -> Sectio
         for name, profile in zip(names, profiles, strict=True)
         for note in profile.notes
     )
-    body = f"<p class=key>{key}</p>{_drawing(names, grains, found)}{_table(names, grains, found)}{notes}"
-    return Section("Granularity profile", about, body)
+    body = f"<p class=key>{key}</p>{_drawing(names, grains, found)}{_table(names, grains, found)}"
+    return Section("Granularity profile", about, body + _unlike(profiles) + notes)
+
+
+def _unlike(profiles: Sequence[Profile]) -> str:
+    """A line that says what was not the same for all models, since their bars stand side by side."""
+    if len({profile.fingerprint for profile in profiles}) == 1:
+        return ""
+    facts = [flat(profile.facts) for profile in profiles]
+    names = dict.fromkeys(name for one in facts for name in one)
+    unlike = [name for name in names if len({str(one.get(name)) for one in facts}) > 1]
+    return (
+        "<p class=note>These models were not measured alike: they differ in "
+        f"{escape(', '.join(unlike))} (see How this was made). Bars can be compared where this does not matter; "
+        "--size shows all models images of one size.</p>"
+    )
+
+
+def flat(facts: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Nested facts as one level: {"preprocessing crop": ...}."""
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        found |= flat(value, f"{before}{name} ") if isinstance(value, Mapping) else {f"{before}{name}": value}
+    return found
 
 
 def _drawing(names: Sequence[str], grains: Sequence[str], found: Sequence[dict[str, Grain]]) -> str:
@@ -72,17 +95,19 @@ def _table(names: Sequence[str], grains: Sequence[str], found: Sequence[dict[str
     heads = "".join(f"<th scope=col>{escape(name)}</th>" for name in names)
     rows = []
     for name in grains:
-        cells = "".join(_cell(values.get(name)) for values in found)
-        one = next(values[name] for values in found if name in values)
-        told = f"{escape(one.about)}; chance {one.chance:.1%}"
-        rows.append(f"<tr><th scope=row>{escape(name)}<small>{told}</small></th>{cells}</tr>")
+        told = [f"{values[name].about}; chance {values[name].chance:.1%}" if name in values else "" for values in found]
+        alike = len({*told} - {""}) == 1
+        cells = "".join(_cell(values.get(name), "" if alike else own) for values, own in zip(found, told, strict=True))
+        of_all = f"<small>{escape(max(told))}</small>" if alike else ""
+        rows.append(f"<tr><th scope=row>{escape(name)}{of_all}</th>{cells}</tr>")
     return (
         f"<details><summary>Numbers, and what they are of</summary><div class=scroll><table class=plain><thead><tr><th>"
         f"</th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></details>"
     )
 
 
-def _cell(grain: Grain | None) -> str:
+def _cell(grain: Grain | None, told: str) -> str:
     if grain is None:
         return "<td>n/a</td>"
-    return f"<td><b>{grain.value:.1%}</b> <small>[{100 * grain.low:.1f}, {100 * grain.high:.1f}]</small></td>"
+    interval = f"<small>[{100 * grain.low:.1f}, {100 * grain.high:.1f}]</small>"
+    return f"<td><b>{grain.value:.1%}</b> {interval}<small class=told>{escape(told)}</small></td>"

@@ -13,11 +13,11 @@ class ReportSettings(VectorSettings):
 
     Args:
         images: how many to show, drawn from the data with the seed; all where there are fewer.
-        groups: number of k-means groups; by default the square root of half the number of images.
+        groups: number of k-means groups, at most that of images; by default the square root of half of these.
         changed: images that are also shown cropped and recoloured, for the granularity profile.
         closeups: images whose inside is shown: patch colours, segments, attention, matches.
         hierarchy: JSON file that names the group of each class, as in {"tabby": "cat"}; adds coarse classes to the
-            profile.
+            profile, which takes 20 images; they must have labels.
     """
 
     images: int = 1000

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from polygrain.data.centred import Box
+from polygrain.report.figures import three_channels, to_picture
 
 COLUMNS, ROWS = 16, 16  # of thumbnails in a sheet
 QUALITY = 78  # of WebP
@@ -33,9 +34,8 @@ def allowed_side(count: int) -> int:
 
 
 def thumbnail(image: Tensor, box: Box, side: int) -> Image.Image:
-    """What lies in the box of an image (C, H, W) uint8; of more than 3 channels the first three, of fewer the first."""
-    channels = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
-    whole = Image.fromarray(np.ascontiguousarray(channels.permute(1, 2, 0).numpy()))
+    """What lies in the box of an image (C, H, W) uint8."""
+    whole = to_picture(three_channels(image))
     corners = (box.left, box.top, box.left + box.width, box.top + box.height)
     return whole.resize((side, side), Image.Resampling.LANCZOS, box=corners)
 

@@ -7,7 +7,7 @@ import torch
 
 from polygrain.data.images import Images
 from polygrain.evaluate.pixels import RawPixels
-from polygrain.evaluate.profile import Grain, granularity_profile, knn_grain, labels_of
+from polygrain.evaluate.profile import Grain, granularity_profile, kept_neighbours, knn_grain, labels_of
 from polygrain.evaluate.settings.unlabelled import LookSettings, UnlabelledSettings
 from polygrain.evaluate.unlabelled.changes import usable
 from polygrain.evaluate.unlabelled.looking import look, open_and_draw
@@ -115,7 +115,31 @@ def test_a_profile_of_constant_features_is_at_chance_and_says_so():
     profile = granularity_profile(Constant(), images, images.labels(), LookSettings(**SMALL, size=32))
     assert any("tells no image from another" in note for note in profile.notes)
     assert all(math.isfinite(number) for grain in profile.grains for number in grain[1:5])
-    assert max(grain.value for grain in profile.grains if grain.name != "neighbourhood") <= 0.26
+    assert max(grain.value for grain in profile.grains) <= 0.26
+
+
+def test_neighbours_that_stay_equal_a_loop():
+    random = np.random.default_rng(0)
+    plain, views = random.normal(size=(40, 6)), random.normal(size=(12, 3, 6))
+    views += 2 * plain[:12, None]
+
+    def listed(query, i):
+        falling = np.argsort(-(plain @ query) / np.linalg.norm(plain, axis=1))
+        return set([j for j in falling.tolist() if j != i][:5])
+
+    kept = [np.mean([len(listed(plain[i], i) & listed(view, i)) / 5 for view in views[i]]) for i in range(12)]
+    found = kept_neighbours(torch.from_numpy(views), torch.from_numpy(plain), 5)
+    assert 0.3 < np.mean(kept) < 0.9
+    assert found.tolist() == pytest.approx(kept)
+
+
+def test_neighbours_that_a_model_cannot_tell_apart_stay_by_chance():
+    """100 images with two vectors: 10 of the 49 others of its kind, drawn twice, share 10 / 49 of them."""
+    plain = torch.eye(2)[torch.arange(100) % 2]
+    views = plain[:, None].expand(-1, 2, -1)
+    shares = [kept_neighbours(views, plain, 10, seed).mean() for seed in range(60)]
+    assert abs(np.mean(shares) - 10 / 49) < 3 * np.std(shares) / 60**0.5
+    assert np.std(shares) < 0.1
 
 
 def test_a_profile_names_its_grains_from_small_to_large():
@@ -156,6 +180,24 @@ def test_a_hierarchy_groups_classes(tmp_path):
     file.write_text(json.dumps({"class 0": "b"}))
     with pytest.raises(ValueError, match="no group for class 'class 1'"):
         labels_of(Pictures(8), file)
+
+
+def test_a_hierarchy_that_nothing_can_be_done_with_is_refused(tmp_path):
+    class Unlabelled(Pictures):
+        def labels(self):
+            return None
+
+    file = tmp_path / "groups.json"
+    with pytest.raises(ValueError, match=r"groups.json': No such file"):
+        labels_of(Pictures(8), file)
+    file.write_text("{")
+    with pytest.raises(ValueError, match=r"groups.json': no JSON"):
+        labels_of(Pictures(8), file)
+    file.write_text("[1]")
+    with pytest.raises(ValueError, match="must look like"):
+        labels_of(Pictures(8), file)
+    with pytest.raises(ValueError, match=r"no labels that .*groups.json' could group"):
+        labels_of(Unlabelled(8), file)
 
 
 def test_a_map_of_one_cell_has_no_regions_and_says_so():

@@ -28,6 +28,7 @@ from polygrain.evaluate.unlabelled.changes import Change, draws, roll
 from polygrain.evaluate.unlabelled.region import Agreement, Side, crop_agreement, patch_ranks
 from polygrain.views import Crops, View
 
+FEWEST = 20  # images
 SAMPLED = 16  # patches of each image that stand for it where all images are compared
 BATCH = 64  # images whose patches are held at a time
 SCALE, RECIPE = (0.25, 1.0), "moco2"  # of the random crops
@@ -82,20 +83,27 @@ def open_and_draw(model: Any, data: Any, settings: LookSettings) -> Opened:
     views = Views(images, size, settings.resize, opened.normalisation)
     seen, note = cache.features(opened, views, positions, settings)
     kept = seen.positions.numpy()
-    if len(kept) < 20:
-        raise ValueError(f"{len(kept)} images of {named(data)} can be decoded; the measures need 20 or more")
+    if len(kept) < FEWEST:
+        raise ValueError(f"{len(kept)} images of {named(data)} can be decoded; the measures need {FEWEST} or more")
     notes = [note] if note else []
     if lost := len(positions) - len(kept):
         notes.append(f"{lost} images cannot be decoded and are left out")
+    return of_features(opened, views, kept, seen.pooled, settings, named(data))._replace(notes=tuple(notes))
+
+
+def of_features(
+    model: Model, views: Views, positions: NDArray[np.int64], plain: Tensor, settings: LookSettings, data: str
+) -> Opened:
+    """What `open_and_draw` gives, where the plain vectors (N, D) of the images at `positions` are there already."""
     facts = {
-        "data": {"images": len(kept), "digest": digest(images, kept)},
-        "preprocessing": preprocessing(views, opened),
+        "data": {"images": len(positions), "digest": digest(views.images, positions)},
+        "preprocessing": preprocessing(views, model),
         "features": IN_WORDS[settings.readout] + ", float32",
         "settings": settings.of_protocol(),
     }
-    described = describe(opened) | {"dimensions": seen.pooled.shape[1]}
-    details = {"data": named(data), "versions": versions()}
-    return Opened(opened, images, kept, seen.pooled, size, facts, described, details, tuple(notes))
+    described = describe(model) | {"dimensions": plain.shape[1]}
+    details = {"data": data, "versions": versions()}
+    return Opened(model, views.images, positions, plain, views.size, facts, described, details, ())
 
 
 def digest(images: Images, positions: NDArray[np.int64]) -> str:

@@ -10,13 +10,15 @@ from polygrain.losses.neighbours import nearest
 Floats = NDArray[np.float64]
 
 
-def neighbour_lists(queries: Tensor, bank: Tensor, k: int) -> Tensor:
+def neighbour_lists(queries: Tensor, bank: Tensor, k: int, order: Tensor | None = None) -> Tensor:
     """(M, k) long: the k rows of `bank` (N, D) nearest to each query by cosine, nearest first, itself left out.
 
     Args:
         queries: (M, D), of which row i is image i of the bank, as it is or changed.
+        order: (N,) of the rows of the bank, by which equally near ones are taken; as they are by default.
     """
-    rows = nearest(queries, bank, k + 1).rows  # (M, k + 1)
+    order = torch.arange(len(bank), device=bank.device) if order is None else order
+    rows = order[nearest(queries, bank[order], k + 1).rows]  # (M, k + 1)
     own = rows == torch.arange(len(rows), device=rows.device)[:, None]
     own[~own.any(1), -1] = True  # the last one goes where the image is not among its nearest
     return rows[~own].view(len(rows), k)

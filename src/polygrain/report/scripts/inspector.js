@@ -12,10 +12,10 @@ function sameness(a, b) {
 function codesOf(model) {
   if (!model.codes) {
     model.codes = new Int8Array(bytes(stored(`codes-${model.number}`)).buffer);
-    const cells = model.codes.length / model.dims;
-    model.norms = new Int32Array(cells);
-    for (let j = 0, p = 0; j < cells; j++) {
-      let sum = 0;
+    const rest = bytes(stored(`rest-${model.number}`));
+    model.norms = new Float64Array(rest.length);
+    for (let j = 0, p = 0; j < rest.length; j++) {
+      let sum = (rest[j] / 255 / model.step) ** 2; // two parts that the codes leave out are taken to be at right angles
       for (const end = p + model.dims; p < end; p++) sum += model.codes[p] * model.codes[p];
       model.norms[j] = sum;
     }
@@ -23,8 +23,9 @@ function codesOf(model) {
   return model.codes;
 }
 
-// Squared distance, in steps, of cell a of the set to cell b.
+// Squared distance, in steps, of cell a of the set to cell b: as codes tell it, and what they leave out.
 function away(model, a, b) {
+  if (a === b) return 0;
   const { codes, norms, dims } = model;
   let product = 0;
   for (let p = a * dims, q = b * dims, end = p + dims; p < end; p++, q++) product += codes[p] * codes[q];
@@ -107,7 +108,7 @@ function regionButton(model, found) {
   drawPart(context, found.image, [...corner, reach, reach], [0, 0, 56, 56]);
   const shown = box.map((share, k) => ((k < 2 ? share - corner[k] : share) * 56) / reach);
   outline(context, shown, 1.5);
-  const told = `${labelOf(found.image) || data.names[found.image]}, ${cosineOf(model, found.distance).toFixed(2)}`;
+  const told = `${labelOf(found.image) || data.names[found.image]}, cosine about ${cosineOf(model, found.distance).toFixed(2)}`;
   const button = make("button", {
     type: "button", class: `region ${sameness(state.image, found.image)}`, title: told, "aria-label": `region of ${told}`,
     "data-image": found.image, "data-y": box[1] + box[3] / 2, "data-x": box[0] + box[2] / 2, "data-cell": found.cell,
@@ -116,7 +117,7 @@ function regionButton(model, found) {
 }
 
 function strip(model, children) {
-  const name = make("span", { class: "whose", style: `--c:var(--model-${model.number % 6})` }, model.name);
+  const name = make("span", { class: "whose", style: `--c:var(--model-${model.number % 6})`, title: model.name }, model.tag);
   return make("div", { class: "strip-of", "data-model": model.number }, name, make("div", { class: "strip" }, ...children));
 }
 

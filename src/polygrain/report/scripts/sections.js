@@ -3,7 +3,7 @@
 for (const holder of document.querySelectorAll(".choose")) {
   if (data.models.length < 2) continue;
   for (const model of data.models) {
-    const button = make("button", { type: "button", "data-model": model.number }, model.name);
+    const button = make("button", { type: "button", "data-model": model.number, title: model.name }, model.tag);
     button.addEventListener("click", () => choose(model));
     holder.append(button);
   }
