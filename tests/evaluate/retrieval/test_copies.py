@@ -6,7 +6,7 @@ from PIL import Image
 from polygrain.data.images import Images
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.retrieval.attacks import ATTACKS, attacked
-from polygrain.evaluate.retrieval.copies import evaluate_copies
+from polygrain.evaluate.retrieval.copies import by_original, evaluate_copies
 from polygrain.evaluate.retrieval.hunting import copydays, made
 from polygrain.evaluate.retrieval.squeezed import class_and_gem
 from polygrain.evaluate.retrieval.whitening import whitening
@@ -172,6 +172,25 @@ def test_a_copydays_folder_is_known_by_its_originals(tmp_path):
     found = score(RawPixels(), str(tmp_path))
     assert set(found.scores) == {"all", "same"}
     assert found.scores["same"]["mAP"] == pytest.approx(1.0)
+
+
+def test_the_mean_is_over_copies_however_many_share_an_original(tmp_path):
+    """One copy that is its original, and four that look like another picture: 1 of 5 is found."""
+    write(tmp_path, "original/200000.png", "original/200100.png", "original/200200.png")
+    (tmp_path / "strong").mkdir()
+    for copy, looks in ((200001, 200000), *((200201 + i, 200100) for i in range(4))):
+        (tmp_path / f"strong/{copy}.png").write_bytes((tmp_path / f"original/{looks}.png").read_bytes())
+    found = score(RawPixels(), str(tmp_path))
+    assert found.scores["strong"]["recall@1"] == found.scores["strong"]["pixels_recall@1"] == pytest.approx(1 / 5)
+    assert found.scores["all"]["mAP"] == pytest.approx(found.scores["strong"]["mAP"])
+    assert found.facts["data"]["originals"] == len(found.items["all"].values) == 2
+
+
+def test_originals_are_resampled_with_all_of_their_copies():
+    """Of originals A (one copy, 1) and B (three copies, 0) a resample holds AA, AB, BA or BB: means 1, 1/4, 1/4, 0."""
+    sample = by_original(np.array([1.0, 0.0, 0.0, 0.0]), torch.tensor([0, 1, 1, 1]))
+    estimate = sample.estimate()
+    assert (estimate.value, estimate.low, estimate.high) == (0.25, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def evaluate_copies(
         "pixels_": _search(copies.pixels[usable], database.pixels[order], relevant),
     }
     rows = {kind: np.flatnonzero(kinds == kind) for kind in dict.fromkeys(kinds.tolist())}
-    precisions = Sample(_by_original(found[""].precision, truth))
+    precisions = by_original(found[""].precision, truth)
     originals_asked = len(precisions.values)
     size = settings.size or opened.image_size
     return Result(
@@ -88,12 +88,12 @@ def evaluate_copies(
         description=(
             f"Near-copy detection: whole pictures squeezed to {size} px; class token (else pooled vector) beside the "
             f"generalised mean (p={POWER}) of the patches{', whitened' if white is not None else ''}; cosine; average "
-            f"precision by trapezoids over the first {LISTED}; beside it raw pixels (16x16); all: mean over originals, "
-            "95 % interval from resampled originals"
+            f"precision by trapezoids over the first {LISTED}; beside it raw pixels (16x16); means over copies, 95 % "
+            "interval from resampled originals, each with all of its copies"
         ),
         scores={
-            "all": _scores(found, np.arange(len(truth)), truth) | precisions.estimate(seed=settings.seed).scores("mAP"),
-            **{kind: _scores(found, places, truth) for kind, places in rows.items()},
+            "all": _scores(found, np.arange(len(truth))) | precisions.estimate(seed=settings.seed).scores("mAP"),
+            **{kind: _scores(found, places) for kind, places in rows.items()},
         },
         facts={
             "data": {"copies": len(truth), "originals": originals_asked, "database": len(order), "digest": hunt.digest},
@@ -124,15 +124,21 @@ def _search(queries: Tensor, database: Tensor, relevant: Tensor) -> Found:
     return Found(torch.cat(precision).numpy(), torch.cat(first).numpy())
 
 
-def _by_original(values: NDArray[np.float64], truth: Tensor) -> NDArray[np.float64]:
-    """Means over the copies of each original."""
+def by_original(values: NDArray[np.float64], truth: Tensor) -> Sample:
+    """The mean over copies as DINO's `eval_copy_detection.py` takes it, resampled by originals (n, 2: sum and number),
+    since copies of one picture are no independent trials.
+
+    Args:
+        values: (Q,) of the copies; `truth`: (Q,) which original each is of.
+    """
     _, groups = np.unique(truth.numpy(), return_inverse=True)
-    return np.bincount(groups, weights=values) / np.bincount(groups)
+    sums = np.stack([np.bincount(groups, weights=values), np.bincount(groups)], axis=1)
+    return Sample(sums.astype(np.float64), lambda means: means[..., 0] / means[..., 1])
 
 
-def _scores(found: Mapping[str, Found], places: NDArray[np.intp], truth: Tensor) -> Scores:
+def _scores(found: Mapping[str, Found], places: NDArray[np.intp]) -> Scores:
     scores = {}
     for name, values in found.items():
         for metric, each in ((f"{name}mAP", values.precision), (f"{name}recall@1", values.first)):
-            scores[metric] = float(_by_original(each[places], truth[places]).mean())
+            scores[metric] = float(each[places].mean())
     return scores
