@@ -95,14 +95,11 @@ def compare(
         name: [run(model, sets, shared) for run in SUITES[settings.suite].runs]
         for name, model in zip(names, models, strict=True)
     }
-    first = results[names[0]]
-    differences = [
-        difference
-        for name in names[1:]
-        for one, other in zip(first, results[name], strict=True)
-        if one.fingerprint == other.fingerprint
-        for difference in _differences(name, one, other, settings.seed)
-    ]
+    differences: list[Difference] = []
+    for name in names[1:]:
+        for one, other in zip(results[names[0]], results[name], strict=True):
+            differences += _differences(name, one, other, settings.seed)
+            told += [f"{name} against {names[0]}, {line}" for line in not_paired(one, other)]
     return Comparison(results=results, differences=differences, notes=(*notes, *told))
 
 
@@ -110,8 +107,29 @@ def _differences(model: str, one: Result, other: Result, seed: int) -> list[Diff
     return [
         Difference(model, _measure(one, row), *other.items[row].gain(sample, seed=seed))
         for row, sample in one.items.items()
-        if row in other.items and len(sample.values) == len(other.items[row].values)
+        if row in other.items and _why_not(one, other, row) is None
     ]
+
+
+def not_paired(one: Result, other: Result) -> list[str]:
+    """Of each measure that both have and that has no verdict, why not."""
+    reasons = {_measure(one, row): _why_not(one, other, row) for row in one.items if row in other.items}
+    return [f"{measure}: no verdict, {reason}" for measure, reason in reasons.items() if reason is not None]
+
+
+def _why_not(one: Result, other: Result, row: str) -> str | None:
+    if one.fingerprint_of(row) != other.fingerprint_of(row):
+        return "the protocols differ in " + ", ".join(_apart(other.facts_of(row), one.facts_of(row)))
+    counts = [len(result.items[row].values) for result in (other, one)]
+    return None if counts[0] == counts[1] else f"they were measured on {counts[0]:,} and {counts[1]:,} items"
+
+
+def _apart(one: Any, other: Any, path: str = "") -> list[str]:
+    """The facts in which two differ, with both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = dict.fromkeys([*one, *other])
+        return [told for key in keys for told in _apart(one.get(key), other.get(key), f"{path}.{key}".lstrip("."))]
+    return [] if one == other else [f"{path} ({one} against {other})"]
 
 
 def _measure(result: Result, row: str) -> str:
@@ -121,10 +139,18 @@ def _measure(result: Result, row: str) -> str:
 def _cells(found: Sequence[Result]) -> dict[Line, str]:
     """The first metric of every row."""
     return {
-        Line(_measure(result, row), result.fingerprint): result.cell(row, next(iter(scores)))
+        Line(_measure(result, row), result.fingerprint_of(row)): _cell(result, row)
         for result in found
         for row, scores in result.scores.items()
     }
+
+
+def _cell(result: Result, row: str) -> str:
+    """The first metric of a row, and the chance where the row has it: of all, or of that metric alone."""
+    metric = next(iter(result.scores[row]))
+    names = ("chance", f"chance@{metric.partition('@')[2]}")
+    chance = [f" (chance {result.scores[row][name]:.1%})" for name in names if name in result.scores[row]]
+    return "".join([result.cell(row, metric), *chance])
 
 
 def _sets(data: Any, val: Any, split: str | None, settings: CompareSettings) -> tuple[Sets, list[str]]:

@@ -197,8 +197,6 @@ def preprocessing(views: Views, model: Model) -> dict[str, Any]:
     return {
         "resize": f"short side to {views.resize or round(views.size * 256 / 224)} px, bicubic, antialiased{unless}",
         "crop": crop,
-        "mean": list(views.normalisation.mean),
-        "std": list(views.normalisation.std),
     }
 
 
@@ -207,8 +205,10 @@ def named(data: Any) -> str:
 
 
 def describe(model: Model) -> dict[str, Any]:
+    """Which model it is; its normalisation is a part of it, as a first layer would be."""
     return {
         "name": model.name,
         "checkpoint_sha256": model.checkpoint_sha256,
         "weights_sha256": model.weights_sha256,
+        "normalisation": {"mean": list(model.normalisation.mean), "std": list(model.normalisation.std)},
     }

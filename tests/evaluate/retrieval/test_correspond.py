@@ -162,6 +162,13 @@ def test_a_size_that_is_given_is_the_same_protocol_as_one_that_is_the_models_own
     assert given.fingerprint == own.fingerprint
 
 
+def test_a_map_of_one_cell_in_which_every_match_is_right_is_said_to_be_so():
+    found = score("random:resnet10t", Pictures(3), size=32)
+    assert found.scores["crops"]["PCK@0"] == found.scores["crops"]["chance@0"] == 1.0
+    assert any("map is one cell" in note for note in found.notes)
+    assert found.facts["grid"] == [1, 1]
+
+
 @pytest.fixture
 def keypoints(tmp_path):
     """A picture and its copy at twice the size, with points one can compute."""

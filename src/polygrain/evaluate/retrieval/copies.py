@@ -98,11 +98,7 @@ def evaluate_copies(
         facts={
             "data": {"copies": len(truth), "originals": originals_asked, "database": len(order), "digest": hunt.digest},
             "whitening": None if white is None else white.content(),
-            "preprocessing": {
-                "resize": f"squeezed to {size} px, bicubic, antialiased",
-                "mean": list(opened.normalisation.mean),
-                "std": list(opened.normalisation.std),
-            },
+            "preprocessing": {"resize": f"squeezed to {size} px, bicubic, antialiased"},
             "settings": settings.of_protocol() | {"size": size},
         },
         model=describe(opened) | {"dimensions": queries.shape[1]},

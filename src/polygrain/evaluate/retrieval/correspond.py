@@ -63,6 +63,8 @@ def evaluate_correspond(
     notes += ["all patches of a picture have the same features: matches are arbitrary"] * any(p.alike for p in seen)
     if not there.any():
         raise ValueError("no pair of pictures shows a point in common; larger crops (--scale) overlap more")
+    if seen[0].grid == (1, 1):
+        notes.append(f"at {size} px this model's map is one cell, which any match finds; --size gives more")
     first = Sample(values[there, 0])
     return Result(
         protocol="correspond",
@@ -79,8 +81,8 @@ def evaluate_correspond(
         },
         facts={
             "data": {"pairs": len(values), "digest": digest.hexdigest()},
-            "preprocessing": {"mean": list(opened.normalisation.mean), "std": list(opened.normalisation.std)},
             "kind": kind,
+            "grid": list(seen[0].grid),
             "features": "patches of the last block after the final norm, unit length",
             "settings": settings.of_protocol() | {"size": size},
         },

@@ -31,6 +31,7 @@ class Compared(NamedTuple):
     """Matches from one batch of pictures to another."""
 
     found: Tensor  # (B, metrics) means over the points that both show, NaN where there is none
+    grid: tuple[int, int]  # rows, columns of the patches
     alike: bool  # whether all patches of a picture have the same features
 
 
@@ -142,4 +143,4 @@ def _compared(matches: Matches, true: Places, seen: Features) -> Compared:
     values = torch.stack([*(each.float() for each in counted), matches.mutual.float()], dim=2)  # (B, N, metrics)
     shown = true.inside[..., None]
     means = torch.where(shown, values, 0).sum(dim=1) / shown.sum(dim=1)
-    return Compared(means, any(constant(patches) for patches in seen.patches))
+    return Compared(means, seen.grid, any(constant(patches) for patches in seen.patches))

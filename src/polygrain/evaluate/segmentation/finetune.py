@@ -65,8 +65,6 @@ def evaluate_segment_finetune(
             **sets.facts,
             "recipe": dataclasses.asdict(recipe),
             "seed": settings.seed,
-            "mean": list(opened.normalisation.mean),
-            "std": list(opened.normalisation.std),
         },
         model=describe(opened) | {"levels": list(network.pyramid.indices)},
         details={

@@ -94,8 +94,6 @@ def evaluate_segment_knn(
             "patches": bank.seen,
             "held_out": settings.held_out,
             "seed": settings.seed,
-            "mean": list(opened.normalisation.mean),
-            "std": list(opened.normalisation.std),
         },
         model=describe(opened) | {"dimensions": dense.dim},
         details={**sets.details, "k": ks[chosen], "iou": scoring.by_class(tested[chosen], sets.names)},

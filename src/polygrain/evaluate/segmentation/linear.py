@@ -99,8 +99,6 @@ def evaluate_segment_linear(
             "recipe": recipe.told(),
             "held_out": settings.held_out if held else 0.0,
             "seed": settings.seed,
-            "mean": list(opened.normalisation.mean),
-            "std": list(opened.normalisation.std),
         },
         model=describe(opened) | {"dimensions": dense.dim},
         details={

@@ -82,6 +82,7 @@ def evaluate_unlabelled(model: Any, data: Any, settings: UnlabelledSettings | No
         notes=tuple(notes),
         plain=("value", "most"),
         about=f"{opened.model.name} on {details['data']}",
+        row_facts={row: {"grid": list(looked.regions.grid)} for row in rows if row.startswith("region:")},
         items={name: grain.sample for name, grain in grains.items()},
     )
 

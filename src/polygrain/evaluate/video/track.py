@@ -57,8 +57,8 @@ def evaluate_track(model: Any, data: str | os.PathLike[str], settings: TrackSett
             torch.manual_seed(settings.seed)  # of the weights of an untrained encoder
             opened = open_model(model)
         predict = tracker(opened, davis, settings, notes)
-        protocol = _protocol(opened, settings)
-        described = describe(opened)
+        protocol = _protocol(settings)
+        described = describe(opened._replace(normalisation=_normalisation(opened)))
     begun, digest = time.monotonic(), hashlib.blake2b(digest_size=16)
     objects: dict[str, ObjectScores] = {}
     quiet = not sys.stderr.isatty()
@@ -158,13 +158,11 @@ def _normalisation(model: Model) -> Normalisation:
     return model.normalisation._replace(std=DINO_STD) if model.normalisation == IMAGENET else model.normalisation
 
 
-def _protocol(model: Model, settings: TrackSettings) -> dict[str, Any]:
-    mean, std = _normalisation(model)
+def _protocol(settings: TrackSettings) -> dict[str, Any]:
     return {
         "preprocessing": {
             "resize": f"shorter side to {settings.size or 480} px, longer one to a multiple of {MULTIPLE}, bilinear",
-            "mean": list(mean),
-            "std": list(std),
+            "normalised": "as the model was trained; ImageNet's deviations as DINO's script has them",
         },
         "features": "patches of the last block after the final norm, unit length",
         "settings": settings.of_protocol(),
