@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from polygrain.data.centred import centred
 from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.data.sources import Images
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.readouts import check_readout, read_out
 from polygrain.evaluate.settings import Readout
@@ -150,7 +151,7 @@ def encoded(
     multiple = encoder.stride if views.aspect == "native" else None
     flat = np.concatenate([np.zeros(0, np.int64), *batches])
     ends = np.cumsum([0, *map(len, batches)])
-    loader: Any = DataLoader(
+    loader = DataLoader(
         CentredViews(views.images, flat, views.size, views.resize, views.normalisation, multiple),
         batch_sampler=[list(range(start, end)) for start, end in itertools.pairwise(ends.tolist())],
         num_workers=default_workers() if workers is None else workers,
@@ -159,7 +160,7 @@ def encoded(
     encoder.to(device)
     quiet = not sys.stderr.isatty()
     with evaluating(encoder), tqdm(total=len(flat), desc="features", unit="image", disable=quiet, leave=False) as bar:
-        for wanted, (groups, index) in zip(batches, loader, strict=True):
+        for wanted, (groups, index) in zip(batches, from_workers(loader), strict=True):
             seen = [read_out(encoder, group.pixels.to(device), readout) for group in groups]
             vectors = torch.empty(len(index), seen[0].vectors.shape[1])
             for group, part in zip(groups, seen, strict=True):

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from polygrain.data.coco import Annotations, CocoImages
 from polygrain.evaluate.detection.examples import Example, Plain
 from polygrain.evaluate.detection.scores import results
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.settings.detection import DetectionRecipe
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.layer_decay import layer_groups
@@ -65,7 +66,7 @@ def train(
     model.train()
     quiet = not sys.stderr.isatty()
     batch: list[Example]
-    for batch in tqdm(examples, total=steps, desc="detector", unit="step", disable=quiet, leave=False):
+    for batch in tqdm(from_workers(examples), total=steps, desc="detector", unit="step", disable=quiet, leave=False):
         pixels = [image.to(device) for image, _ in batch]
         targets = [{name: part.to(device) for name, part in target.items()} for _, target in batch]
         losses: dict[str, torch.Tensor] = model(pixels, targets)
@@ -93,7 +94,7 @@ def find(
     model.eval()
     loader: Any = DataLoader(Plain(images), batch_size=None, num_workers=workers)
     quiet = not sys.stderr.isatty()
-    progress = tqdm(loader, total=len(images), desc="images", unit="image", disable=quiet, leave=False)
+    progress = tqdm(from_workers(loader), total=len(images), desc="images", unit="image", disable=quiet, leave=False)
     found = (
         results(annotations, image, model([pixels.to(device)])[0])
         for image, pixels in zip(images.ids, progress, strict=True)
