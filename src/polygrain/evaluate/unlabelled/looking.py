@@ -29,6 +29,7 @@ from polygrain.evaluate.unlabelled.region import Agreement, Side, crop_agreement
 from polygrain.views import Crops, View
 
 SAMPLED = 16  # patches of each image that stand for it where all images are compared
+LEAST = 20  # images that the measures need
 BATCH = 64  # images whose patches are held at a time
 SCALE, RECIPE = (0.25, 1.0), "moco2"  # of the random crops
 
@@ -71,7 +72,7 @@ def open_and_draw(model: Any, data: Any, settings: LookSettings) -> Opened:
     """Opens both, draws the images and encodes them plainly.
 
     Raises:
-        ValueError: when fewer than 20 images can be decoded, or something handed in cannot be used.
+        ValueError: when fewer than `LEAST` images can be decoded, or something handed in cannot be used.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # of the weights of an untrained encoder
@@ -82,8 +83,8 @@ def open_and_draw(model: Any, data: Any, settings: LookSettings) -> Opened:
     views = Views(images, size, settings.resize, opened.normalisation)
     seen, note = cache.features(opened, views, positions, settings)
     kept = seen.positions.numpy()
-    if len(kept) < 20:
-        raise ValueError(f"{len(kept)} images of {named(data)} can be decoded; the measures need 20 or more")
+    if len(kept) < LEAST:
+        raise ValueError(f"{len(kept)} images of {named(data)} can be decoded; the measures need {LEAST} or more")
     notes = [note] if note else []
     if lost := len(positions) - len(kept):
         notes.append(f"{lost} images cannot be decoded and are left out")
