@@ -118,6 +118,29 @@ def test_why_two_results_have_no_verdict_is_told():
     assert not_paired(result(1, 0.25), result(1, 0.75)) == []
 
 
+def test_too_few_images_for_the_last_protocol_are_told_before_the_first(capsys):
+    """A fifth of 40 images is 8, and the measures without labels need 20."""
+    models = ["pixels", "random:vit_mini_64"]
+    assert main(["compare", *models, "--data", "scenes:40:32", "--suite", "full", "--workers", "0"]) == 2
+    told = "15 images to test on, and the suite full needs 20 or more; use a larger --test-share, --val"
+    assert told in capsys.readouterr().err
+
+
+def test_models_may_stand_behind_options_and_the_data_keep_their_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(suites.SUITES, "quick", protocols(suites.knn))
+    options = ["--data", "scenes:45:32", "--workers", "0", "--json", str(tmp_path / "found.json")]
+    words = ["--cache=none", "--size", "32", "random:vit_mini_64"]
+    assert main(["compare", *options, "pixels", *words]) == 0
+    found = json.loads((tmp_path / "found.json").read_text())["results"]
+    assert [*found] == ["pixels", "random:vit_mini_64"]
+    details = found["pixels"][0]["details"]
+    assert (details["data"], details["val"]) == (
+        "30 of the 45 images of scenes:45:32",
+        "15 of the 45 images of scenes:45:32",
+    )
+    capsys.readouterr()
+
+
 def test_one_model_is_no_comparison(capsys, tmp_path):
     assert main(["compare", "pixels", "--data", str(tmp_path)]) == 2
     assert "give two or more" in capsys.readouterr().err

@@ -36,6 +36,7 @@ class Images(ABC):
     """
 
     channels: int = 3
+    opened_as: str | None = None  # what a person named to have it opened
     classes: list[str] | None = None  # names of the classes, by label, where the source knows them
 
     def __init__(self, count: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from polygrain.data.part import stratified
 from polygrain.data.sources import Images, open_images
-from polygrain.evaluate.models import open_model
+from polygrain.evaluate.models import Model, open_model
 from polygrain.evaluate.result import Result, aligned
 from polygrain.evaluate.settings.comparing import CompareSettings
 from polygrain.evaluate.suites import SUITES, Sets
@@ -89,7 +89,10 @@ def compare(
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise ValueError(f"{len(names)} models named {', '.join(names) or '-'}; give two or more, each once")
     sets, notes = _sets(data, val, split, settings)
-    size, told = _common_size(models, names, settings)
+    opened = [open_model(model) for model in models]
+    size, told = _common_size(opened, names, settings)
+    _check_enough(sets, opened[0].encoder.channels, settings)
+    del opened  # each run opens its own
     shared = dataclasses.asdict(settings) | {"size": size}
     results = {
         name: [run(model, sets, shared) for run in SUITES[settings.suite].runs]
@@ -171,9 +174,20 @@ def _sets(data: Any, val: Any, split: str | None, settings: CompareSettings) -> 
     return Sets(train, test), [note]
 
 
-def _common_size(models: Sequence[Any], names: Sequence[str], settings: CompareSettings) -> tuple[int, list[str]]:
+def _check_enough(sets: Sets, channels: int, settings: CompareSettings) -> None:
+    """Before hours of work: whether there are as many images to test on as the last protocol needs.
+
+    Raises:
+        ValueError: when there are fewer.
+    """
+    least = SUITES[settings.suite].least
+    if least > 1 and (count := len(open_images(sets.test, channels))) < least:
+        mend = "a larger --test-share, --val with more images, or the suite quick"
+        raise ValueError(f"{count} images to test on, and the suite {settings.suite} needs {least} or more; use {mend}")
+
+
+def _common_size(opened: Sequence[Model], names: Sequence[str], settings: CompareSettings) -> tuple[int, list[str]]:
     """One side for all models, since scores at different sizes cannot stand in one column."""
-    opened = [open_model(model) for model in models]
     sides = {name: SUITES[settings.suite].size_of(model) for name, model in zip(names, opened, strict=True)}
     size = settings.size or max(sides.values())
     if settings.suite != "segmentation":  # which fills images up to whole patches

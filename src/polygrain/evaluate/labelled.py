@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polygrain.data.part import Part
 from polygrain.data.sources import Images, open_images
 from polygrain.evaluate import cache
 from polygrain.evaluate.classes import absent, common_labels, numbered
@@ -201,6 +202,11 @@ def preprocessing(views: Views, model: Model) -> dict[str, Any]:
 
 
 def named(data: Any) -> str:
+    """What a person would call it: of a part of a source, how much of which one."""
+    if isinstance(data, Part):
+        return f"{len(data):,} of the {len(data.whole):,} images of {named(data.whole)}"
+    if isinstance(data, Images) and data.opened_as is not None:
+        return data.opened_as
     return os.fspath(data) if isinstance(data, str | os.PathLike) else type(data).__name__
 
 
