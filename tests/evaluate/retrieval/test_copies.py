@@ -169,7 +169,7 @@ def test_a_copydays_folder_is_known_by_its_originals(tmp_path):
     for name in ("200000", "200100"):
         (tmp_path / "same").mkdir(exist_ok=True)
         (tmp_path / "same" / f"{name}.png").write_bytes((tmp_path / "original" / f"{name}.png").read_bytes())
-    found = score(RawPixels(), str(tmp_path))
+    found = score(RawPixels(), str(tmp_path), originals=None)
     assert set(found.scores) == {"all", "same"}
     assert found.scores["same"]["mAP"] == pytest.approx(1.0)
 
@@ -180,7 +180,7 @@ def test_the_mean_is_over_copies_however_many_share_an_original(tmp_path):
     (tmp_path / "strong").mkdir()
     for copy, looks in ((200001, 200000), *((200201 + i, 200100) for i in range(4))):
         (tmp_path / f"strong/{copy}.png").write_bytes((tmp_path / f"original/{looks}.png").read_bytes())
-    found = score(RawPixels(), str(tmp_path))
+    found = score(RawPixels(), str(tmp_path), originals=None)
     assert found.scores["strong"]["recall@1"] == found.scores["strong"]["pixels_recall@1"] == pytest.approx(1 / 5)
     assert found.scores["all"]["mAP"] == pytest.approx(found.scores["strong"]["mAP"])
     assert found.facts["data"]["originals"] == len(found.items["all"].values) == 2
@@ -214,6 +214,32 @@ def test_copies_are_made_of_images_drawn_from_the_seed():
     assert len(first.copies) == 5 * len(ATTACKS)
     assert first.originals[:5] == first.originals[5:10]
     assert first.originals != second.originals
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"originals": None, "covariance": "centred"}, "covariance is centred, and nothing is whitened; give --whiten"),
+        ({"originals": 3}, "originals is 3, and .* is Copydays, which has its own; omit it"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options, told, tmp_path):
+    write(tmp_path, "original/200000.png", "original/200100.png", "strong/200001.png")
+    with pytest.raises(ValueError, match=told):
+        score(RawPixels(), str(tmp_path), **options)
+
+
+def test_a_default_that_is_given_is_the_same_protocol():
+    asked = [score(RawPixels(), Pictures(4), None, Pictures(9, seed=1), covariance=c) for c in (None, "uncentred")]
+    assert asked[0].fingerprint == asked[1].fingerprint
+    fifty = [score(RawPixels(), Pictures(3), originals=count) for count in (None, 50)]
+    assert fifty[0].fingerprint == fifty[1].fingerprint
+
+
+def test_one_image_alone_is_no_search():
+    with pytest.raises(ValueError, match="1 image to look among, which any copy finds; give more, or --distractors"):
+        score(RawPixels(), Pictures(1))
+    assert score(RawPixels(), Pictures(1), Pictures(3, seed=5)).facts["data"]["database"] == 4
 
 
 def test_no_originals_are_refused():

@@ -21,6 +21,7 @@ from polygrain.evaluate.retrieval.whitening import whitening
 from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.retrieval import CopiesSettings
 
+COPIED = 50  # images, unless told otherwise
 LISTED = 20  # length of a list; what stands behind counts as not found
 
 
@@ -51,7 +52,11 @@ def evaluate_copies(
         opened = open_model(model)
     if opened.encoder.channels != 3:
         raise ValueError(f"copies are pictures of 3 channels, and this encoder takes {opened.encoder.channels}")
-    hunt = copydays(data) if is_copydays(data) else made(open_images(data), settings.originals, settings.seed)
+    if whiten is None and settings.covariance is not None:
+        raise ValueError(f"covariance is {settings.covariance}, and nothing is whitened; give --whiten, or omit it")
+    if is_copydays(data) and settings.originals is not None:
+        raise ValueError(f"originals is {settings.originals}, and {data} is Copydays, which has its own; omit it")
+    hunt = copydays(data) if is_copydays(data) else made(open_images(data), settings.originals or COPIED, settings.seed)
     if distractors is not None:
         hunt = hunt.among(distractors)
     database, copies = (see(opened, pictures, settings) for pictures in (hunt.database, hunt.copies))
@@ -66,12 +71,14 @@ def evaluate_copies(
         notes.append("the features of all images are the same: the ranking is random")
     order = torch.randperm(len(database.read), generator=torch.Generator().manual_seed(settings.seed))
     order = order[database.read[order]]  # in disorder, else originals would come first among equals
+    if len(order) < 2:
+        raise ValueError(f"{len(order)} image to look among, which any copy finds; give more, or --distractors")
     queries, columns = copies.ours[usable], database.ours[order]
-    white = None
+    white, covariance = None, settings.covariance or "uncentred"
     if whiten is not None:
         white = open_images(whiten)
         others = see(opened, everything(white), settings)
-        white_map = whitening(others.ours[others.read], settings.covariance)
+        white_map = whitening(others.ours[others.read], covariance)
         queries, columns = white_map(queries), white_map(columns)
     truth, kinds = originals[usable], np.array(hunt.kinds)[usable.numpy()]
     relevant = truth[:, None] == order
@@ -97,9 +104,9 @@ def evaluate_copies(
         },
         facts={
             "data": {"copies": len(truth), "originals": originals_asked, "database": len(order), "digest": hunt.digest},
-            "whitening": None if white is None else white.content(),
+            "whitening": None if white is None else {"digest": white.content(), "covariance": covariance},
             "preprocessing": {"resize": f"squeezed to {size} px, bicubic, antialiased"},
-            "settings": settings.of_protocol() | {"size": size},
+            "settings": {"size": size, "seed": settings.seed},
         },
         model=describe(opened) | {"dimensions": queries.shape[1]},
         details={"data": named(data), "versions": versions()},
