@@ -58,6 +58,8 @@ class FolderImages(Images):
         if len(top) > 1 and top[0][0]:
             self.classes = [folder for folder, _ in top]
             self._labels = np.repeat(np.arange(len(top), dtype=np.int32), [count for _, count in top])
+        elif len(top) == 1 and top[0][0]:
+            self.only_folder = top[0][0]
 
     def name(self, i: int) -> str:
         return os.fsdecode(self._names[i])

@@ -44,16 +44,17 @@ class CentredViews(Dataset[tuple[Tensor, int]]):
         resize: int | None,
         normalisation: Normalisation,
         multiple: int | None = None,
+        whole_at: int | None = None,
     ) -> None:
         self.images, self.positions = images, positions
-        self.size, self.resize, self.normalisation, self.multiple = size, resize, normalisation, multiple
+        self.how = size, normalisation, resize, multiple, whole_at
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         image, read = self.images.read(int(self.positions[i]))
-        return centred(image, self.size, self.normalisation, self.resize, self.multiple), read
+        return centred(image, *self.how), read
 
 
 class Group(NamedTuple):
@@ -132,6 +133,14 @@ class Views(NamedTuple):
     resize: int | None = None
     normalisation: Normalisation = IMAGENET
     aspect: Literal["square", "native"] = "square"
+    whole_at: int | None = None  # short side of images that are not resized before the crop; by default `size`
+
+    def check(self) -> None:
+        """Raises ValueError where images would be smaller than the crop, which would be filled with black."""
+        if self.resize is not None and self.resize < self.size:
+            own = "by default the size the model was trained at"
+            mend = f"use {self.size} or more, or a smaller --size"
+            raise ValueError(f"resize is {self.resize}, less than the crop of {self.size}, {own}; {mend}")
 
 
 @torch.no_grad()
@@ -146,13 +155,14 @@ def encoded(
     patches: bool = False,
 ) -> Iterator[ImageFeatures]:
     """Features batch by batch, as they are done; `batches` are positions of images."""
+    views.check()
     encoder.check_size(views.size)
     check_readout(encoder, readout)
     multiple = encoder.stride if views.aspect == "native" else None
     flat = np.concatenate([np.zeros(0, np.int64), *batches])
     ends = np.cumsum([0, *map(len, batches)])
     loader = DataLoader(
-        CentredViews(views.images, flat, views.size, views.resize, views.normalisation, multiple),
+        CentredViews(views.images, flat, views.size, views.resize, views.normalisation, multiple, views.whole_at),
         batch_sampler=[list(range(start, end)) for start, end in itertools.pairwise(ends.tolist())],
         num_workers=default_workers() if workers is None else workers,
         collate_fn=by_size,

@@ -109,6 +109,7 @@ def open_sets(model: Any, data: Any, val: Any, settings: AspectSettings, subset:
         Side(source, Views(source, size, settings.resize, opened.normalisation, settings.aspect), of, positions)
         for source, of, positions in zip(images, labels, (chosen.positions, found[1]), strict=True)
     ]
+    sides[0].views.check()
     details = {"data": named(data), "val": named(val), "versions": versions()}
     details |= {"subset": chosen.details} if chosen.details else {}
     return Sets(opened, size, sides[0], sides[1], len(old), chosen.facts, details, tuple(notes))
