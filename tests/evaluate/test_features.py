@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from polygrain.cli import main
 from polygrain.data.centred import centred
 from polygrain.data.images import Images
 from polygrain.data.photometric import IMAGENET, Normalisation
@@ -117,6 +118,16 @@ def photograph(height: int, width: int, seed: int = 0) -> torch.Tensor:
     random = np.random.default_rng(seed)
     small = Image.fromarray(random.integers(0, 256, (max(2, height // 8), max(2, width // 8), 3), dtype=np.uint8))
     return torch.from_numpy(np.array(small.resize((width, height), Image.BICUBIC))).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("protocol", ["knn", "unlabelled", "retrieve"])
+def test_images_that_would_not_fill_the_crop_are_refused_at_the_models_own_size_too(protocol, capsys):
+    options = ["--data", "scenes:20:32", "--resize", "40", "--workers", "0", "--cache", "none"]
+    options += ["--val", "scenes:20:32:1"] if protocol == "knn" else []
+    assert main(["evaluate", protocol, "pixels", *options]) == 2
+    assert (
+        "resize is 40, less than the crop of 64, by default the size the model was trained" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,14 @@ def result(**changes):
     return Result(**{**fields, **changes})
 
 
+def test_facts_of_a_row_are_in_its_own_fingerprint_and_in_no_other():
+    one, other = (result(scores={"a": {}, "b": {}}, row_facts={"b": {"grid": grid}}) for grid in (2, 8))
+    assert one.fingerprint == one.fingerprint_of("a") == other.fingerprint_of("a")
+    assert len({one.fingerprint_of("b"), other.fingerprint_of("b"), one.fingerprint}) == 3
+    assert json.loads(one.json())["row_fingerprints"] == {"b": one.fingerprint_of("b")}
+    assert f"protocol {one.fingerprint_of('b')} of 'b'" in one.table()
+
+
 def test_a_table_shows_shares_in_per_cent_with_their_intervals():
     scores = {"k=5": {"top1": 0.5, "top1_low": 0.401, "top1_high": 0.6}, "k=10": {"top1": 1.0, "top5": 1.0}}
     lines = result(scores=scores, about="what it is", notes=("a note",)).table().splitlines()

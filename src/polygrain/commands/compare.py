@@ -9,9 +9,6 @@ from polygrain.evaluate.settings.comparing import CompareSettings
 
 def compare(arguments: list[str]) -> None:
     """Several models on the same labelled images, with paired intervals: polygrain compare A B ... --data IMAGES."""
-    models = []
-    while arguments and not arguments[0].startswith("-"):
-        models.append(arguments.pop(0))
     parser = Parser(
         prog="polygrain compare",
         usage="polygrain compare MODEL MODEL ... --data IMAGES [--val IMAGES] [--suite SUITE] [options]",
@@ -25,7 +22,9 @@ def compare(arguments: list[str]) -> None:
     parser.add_argument("--split", type=str, help="For segmentation: lists of names, as splits.json:NAME.")
     parser.add_argument("--json", type=str, help="Also write all results with their protocols to this file.")
     parser.add_class_arguments(CompareSettings)
-    given = parser.parse_args(typed(arguments, (), flags_of(CompareSettings)), defaults=False).as_dict()
+    words = typed(arguments, (), flags_of(CompareSettings))
+    models = [word for word in words if not word.startswith("-")]  # wherever they stand
+    given = parser.parse_args([word for word in words if word.startswith("-")], defaults=False).as_dict()
     data, val, split, out = (given.pop(name, None) for name in ("data", "val", "split", "json"))
     check_folder_of(out)
     settings = CompareSettings(**given)

@@ -17,7 +17,12 @@ LONGEST_ASPECT = 8  # of a longer image only the middle is looked at
 
 
 def centred(
-    image: Tensor, size: int, normalisation: Normalisation, resize: int | None = None, multiple: int | None = None
+    image: Tensor,
+    size: int,
+    normalisation: Normalisation,
+    resize: int | None = None,
+    multiple: int | None = None,
+    whole_at: int | None = None,
 ) -> Tensor:
     """Shorter side to `resize` (bicubic, antialiased), centre crop of `size`, normalised: (C, size, size) float32.
 
@@ -28,11 +33,13 @@ def centred(
         image: (C, H, W) uint8.
         multiple: keep the image's own aspect: the longer side of the crop is as large a share of the image as the
             shorter one, rounded down to a multiple of this.
+        whole_at: length of the shorter side of images of which the crop cuts nothing off; by default `size`. Of
+            several sizes all show the same part where this is that of the first.
     """
     image = _middle(image, LONGEST_ASPECT)
     shorter = min(image.shape[-2:])
     if resize is None:
-        resize = size if shorter == size else round(size * RESIZE_TO_CROP)
+        resize = size if shorter == (whole_at or size) else round(size * RESIZE_TO_CROP)
     if shorter != resize:
         image = pixels.resize(image, [resize], interpolation=InterpolationMode.BICUBIC, antialias=True)
     crop = [size, size]

@@ -43,7 +43,12 @@ def open_images(data: str | os.PathLike[str] | Dataset[Any] | Images, channels: 
         return data
     if not isinstance(data, str | os.PathLike):
         return DatasetImages(data, channels)
-    name = os.fspath(data)
+    images = _open_named(os.fspath(data), channels)
+    images.opened_as = os.fspath(data)
+    return images
+
+
+def _open_named(name: str, channels: int) -> Images:
     if name.split(":")[0] == "scenes":
         if channels != 3:
             raise ValueError(

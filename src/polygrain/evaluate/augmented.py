@@ -15,6 +15,7 @@ from polygrain.data.loading import ViewBatches
 from polygrain.evaluate.choosing import Choosing, held_out_rows
 from polygrain.evaluate.features import default_workers, evaluating
 from polygrain.evaluate.labelled import Labelled, Sets, describe, encoded_side, facts_of
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.models import pick_device
 from polygrain.evaluate.probing import head_names, look
 from polygrain.evaluate.readouts import check_readout, columns, covering, read_out
@@ -106,7 +107,7 @@ class AugmentedFeatures:
         keys = [[(epoch, int(i)) for i in part] for part in itertools.chain(*parts)]
         workers = default_workers() if self.settings.workers is None else self.settings.workers
         loader: Any = DataLoader(self.views, batch_sampler=keys, num_workers=workers, collate_fn=_same)
-        batches = iter(loader)
+        batches = from_workers(loader)
         for group in parts:
             found = [self._encoded(next(batches), part) for part in group]
             yield torch.cat([rows for rows, _ in found]), torch.cat([labels for _, labels in found])

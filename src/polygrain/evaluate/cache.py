@@ -33,6 +33,7 @@ def features(model: Model, views: Views, positions: NDArray[np.int64], settings:
     Raises:
         ValueError: when several ranks have no cache to exchange features by; see `encoded` for the rest.
     """
+    views.check()
     folder = None if settings.cache == "none" else folder_of(settings)
     state = views.images.state()
     if distributed.world_size() > 1 and (folder is None or state is None):
@@ -83,7 +84,7 @@ def _key(model: Model, views: Views, state: str, chunk: NDArray[np.int64], setti
     fields = [
         model.weights_sha256,
         repr(getattr(encoder, "settings", type(encoder).__name__)),
-        [views.size, views.resize, views.normalisation, views.aspect, views.images.channels],
+        [views.size, views.resize, views.normalisation, views.aspect, views.whole_at, views.images.channels],
         state,
         settings.readout,
         torch.__version__,

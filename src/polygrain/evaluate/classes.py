@@ -45,15 +45,18 @@ def common_labels(train: Images, val: Images) -> tuple[NDArray[np.int64], NDArra
 
 
 def numbered(
-    train: NDArray[np.int64], val: NDArray[np.int64]
+    train: NDArray[np.int64], val: NDArray[np.int64], several: tuple[str, ...] = ("--data", "--val")
 ) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], NDArray[np.int64], list[str]]:
     """The same labels with classes 0 to C - 1, the old number of each (C,), and a note where numbers changed.
 
+    Args:
+        several: the splits that must have two classes or more.
+
     Raises:
-        ValueError: when a split has one class only.
+        ValueError: when one of them has one class only.
     """
     for name, labels in (("--data", train), ("--val", val)):
-        if len(present := np.unique(labels[labels >= 0])) == 1:
+        if name in several and len(present := np.unique(labels[labels >= 0])) == 1:
             raise ValueError(
                 f"all images of {name} have the same class ({present[0]}), so there is nothing to tell apart; "
                 f"{TWO_CLASSES}"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from polygrain.data.part import stratified
 from polygrain.data.sources import Images, open_images
-from polygrain.evaluate.models import open_model
+from polygrain.evaluate.models import Model, open_model
 from polygrain.evaluate.result import Result, aligned
 from polygrain.evaluate.settings.comparing import CompareSettings
 from polygrain.evaluate.suites import SUITES, Sets
@@ -89,20 +89,20 @@ def compare(
     if len(set(names)) < 2 or len(set(names)) < len(names):
         raise ValueError(f"{len(names)} models named {', '.join(names) or '-'}; give two or more, each once")
     sets, notes = _sets(data, val, split, settings)
-    size, told = _common_size(models, names, settings)
+    opened = [open_model(model) for model in models]
+    size, told = _common_size(opened, names, settings)
+    _check_enough(sets, opened[0].encoder.channels, settings)
+    del opened  # each run opens its own
     shared = dataclasses.asdict(settings) | {"size": size}
     results = {
         name: [run(model, sets, shared) for run in SUITES[settings.suite].runs]
         for name, model in zip(names, models, strict=True)
     }
-    first = results[names[0]]
-    differences = [
-        difference
-        for name in names[1:]
-        for one, other in zip(first, results[name], strict=True)
-        if one.fingerprint == other.fingerprint
-        for difference in _differences(name, one, other, settings.seed)
-    ]
+    differences: list[Difference] = []
+    for name in names[1:]:
+        for one, other in zip(results[names[0]], results[name], strict=True):
+            differences += _differences(name, one, other, settings.seed)
+            told += [f"{name} against {names[0]}, {line}" for line in not_paired(one, other)]
     return Comparison(results=results, differences=differences, notes=(*notes, *told))
 
 
@@ -110,8 +110,29 @@ def _differences(model: str, one: Result, other: Result, seed: int) -> list[Diff
     return [
         Difference(model, _measure(one, row), *other.items[row].gain(sample, seed=seed))
         for row, sample in one.items.items()
-        if row in other.items and len(sample.values) == len(other.items[row].values)
+        if row in other.items and _why_not(one, other, row) is None
     ]
+
+
+def not_paired(one: Result, other: Result) -> list[str]:
+    """Of each measure that both have and that has no verdict, why not."""
+    reasons = {_measure(one, row): _why_not(one, other, row) for row in one.items if row in other.items}
+    return [f"{measure}: no verdict, {reason}" for measure, reason in reasons.items() if reason is not None]
+
+
+def _why_not(one: Result, other: Result, row: str) -> str | None:
+    if one.fingerprint_of(row) != other.fingerprint_of(row):
+        return "the protocols differ in " + ", ".join(_apart(other.facts_of(row), one.facts_of(row)))
+    counts = [len(result.items[row].values) for result in (other, one)]
+    return None if counts[0] == counts[1] else f"they were measured on {counts[0]:,} and {counts[1]:,} items"
+
+
+def _apart(one: Any, other: Any, path: str = "") -> list[str]:
+    """The facts in which two differ, with both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = dict.fromkeys([*one, *other])
+        return [told for key in keys for told in _apart(one.get(key), other.get(key), f"{path}.{key}".lstrip("."))]
+    return [] if one == other else [f"{path} ({one} against {other})"]
 
 
 def _measure(result: Result, row: str) -> str:
@@ -121,10 +142,18 @@ def _measure(result: Result, row: str) -> str:
 def _cells(found: Sequence[Result]) -> dict[Line, str]:
     """The first metric of every row."""
     return {
-        Line(_measure(result, row), result.fingerprint): result.cell(row, next(iter(scores)))
+        Line(_measure(result, row), result.fingerprint_of(row)): _cell(result, row)
         for result in found
         for row, scores in result.scores.items()
     }
+
+
+def _cell(result: Result, row: str) -> str:
+    """The first metric of a row, and the chance where the row has it: of all, or of that metric alone."""
+    metric = next(iter(result.scores[row]))
+    names = ("chance", f"chance@{metric.partition('@')[2]}")
+    chance = [f" (chance {result.scores[row][name]:.1%})" for name in names if name in result.scores[row]]
+    return "".join([result.cell(row, metric), *chance])
 
 
 def _sets(data: Any, val: Any, split: str | None, settings: CompareSettings) -> tuple[Sets, list[str]]:
@@ -145,9 +174,20 @@ def _sets(data: Any, val: Any, split: str | None, settings: CompareSettings) -> 
     return Sets(train, test), [note]
 
 
-def _common_size(models: Sequence[Any], names: Sequence[str], settings: CompareSettings) -> tuple[int, list[str]]:
+def _check_enough(sets: Sets, channels: int, settings: CompareSettings) -> None:
+    """Before hours of work: whether there are as many images to test on as the last protocol needs.
+
+    Raises:
+        ValueError: when there are fewer.
+    """
+    least = SUITES[settings.suite].least
+    if least > 1 and (count := len(open_images(sets.test, channels))) < least:
+        mend = "a larger --test-share, --val with more images, or the suite quick"
+        raise ValueError(f"{count} images to test on, and the suite {settings.suite} needs {least} or more; use {mend}")
+
+
+def _common_size(opened: Sequence[Model], names: Sequence[str], settings: CompareSettings) -> tuple[int, list[str]]:
     """One side for all models, since scores at different sizes cannot stand in one column."""
-    opened = [open_model(model) for model in models]
     sides = {name: SUITES[settings.suite].size_of(model) for name, model in zip(names, opened, strict=True)}
     size = settings.size or max(sides.values())
     if settings.suite != "segmentation":  # which fills images up to whole patches

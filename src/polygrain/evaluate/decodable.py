@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from polygrain.data.images import Images
 from polygrain.evaluate.features import default_workers
+from polygrain.evaluate.loading import from_workers
 
 
 class _Tried(Dataset[bool]):
@@ -28,6 +29,6 @@ def decodable(images: Images, positions: NDArray[np.int64], workers: int | None)
     """Those of the positions whose images can be decoded, each tried once."""
     count = default_workers() if workers is None else workers
     loader: Any = DataLoader(_Tried(images, positions), batch_size=64, num_workers=count)
-    fine = [bool(one) for batch in loader for one in batch]
+    fine = [bool(one) for batch in from_workers(loader) for one in batch]
     kept: NDArray[np.int64] = positions[np.array(fine, dtype=bool)]
     return kept

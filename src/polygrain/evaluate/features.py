@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from polygrain.data.centred import centred
 from polygrain.data.photometric import IMAGENET, Normalisation
 from polygrain.data.sources import Images
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.readouts import check_readout, read_out
 from polygrain.evaluate.settings import Readout
@@ -43,16 +44,17 @@ class CentredViews(Dataset[tuple[Tensor, int]]):
         resize: int | None,
         normalisation: Normalisation,
         multiple: int | None = None,
+        whole_at: int | None = None,
     ) -> None:
         self.images, self.positions = images, positions
-        self.size, self.resize, self.normalisation, self.multiple = size, resize, normalisation, multiple
+        self.how = size, normalisation, resize, multiple, whole_at
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         image, read = self.images.read(int(self.positions[i]))
-        return centred(image, self.size, self.normalisation, self.resize, self.multiple), read
+        return centred(image, *self.how), read
 
 
 class Group(NamedTuple):
@@ -131,6 +133,14 @@ class Views(NamedTuple):
     resize: int | None = None
     normalisation: Normalisation = IMAGENET
     aspect: Literal["square", "native"] = "square"
+    whole_at: int | None = None  # short side of images that are not resized before the crop; by default `size`
+
+    def check(self) -> None:
+        """Raises ValueError where images would be smaller than the crop, which would be filled with black."""
+        if self.resize is not None and self.resize < self.size:
+            own = "by default the size the model was trained at"
+            mend = f"use {self.size} or more, or a smaller --size"
+            raise ValueError(f"resize is {self.resize}, less than the crop of {self.size}, {own}; {mend}")
 
 
 @torch.no_grad()
@@ -145,13 +155,14 @@ def encoded(
     patches: bool = False,
 ) -> Iterator[ImageFeatures]:
     """Features batch by batch, as they are done; `batches` are positions of images."""
+    views.check()
     encoder.check_size(views.size)
     check_readout(encoder, readout)
     multiple = encoder.stride if views.aspect == "native" else None
     flat = np.concatenate([np.zeros(0, np.int64), *batches])
     ends = np.cumsum([0, *map(len, batches)])
-    loader: Any = DataLoader(
-        CentredViews(views.images, flat, views.size, views.resize, views.normalisation, multiple),
+    loader = DataLoader(
+        CentredViews(views.images, flat, views.size, views.resize, views.normalisation, multiple, views.whole_at),
         batch_sampler=[list(range(start, end)) for start, end in itertools.pairwise(ends.tolist())],
         num_workers=default_workers() if workers is None else workers,
         collate_fn=by_size,
@@ -159,7 +170,7 @@ def encoded(
     encoder.to(device)
     quiet = not sys.stderr.isatty()
     with evaluating(encoder), tqdm(total=len(flat), desc="features", unit="image", disable=quiet, leave=False) as bar:
-        for wanted, (groups, index) in zip(batches, loader, strict=True):
+        for wanted, (groups, index) in zip(batches, from_workers(loader), strict=True):
             seen = [read_out(encoder, group.pixels.to(device), readout) for group in groups]
             vectors = torch.empty(len(index), seen[0].vectors.shape[1])
             for group, part in zip(groups, seen, strict=True):

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polygrain.data.part import Part
 from polygrain.data.sources import Images, open_images
 from polygrain.evaluate import cache
 from polygrain.evaluate.classes import absent, common_labels, numbered
@@ -109,6 +110,7 @@ def open_sets(model: Any, data: Any, val: Any, settings: AspectSettings, subset:
         Side(source, Views(source, size, settings.resize, opened.normalisation, settings.aspect), of, positions)
         for source, of, positions in zip(images, labels, (chosen.positions, found[1]), strict=True)
     ]
+    sides[0].views.check()
     details = {"data": named(data), "val": named(val), "versions": versions()}
     details |= {"subset": chosen.details} if chosen.details else {}
     return Sets(opened, size, sides[0], sides[1], len(old), chosen.facts, details, tuple(notes))
@@ -215,18 +217,23 @@ def preprocessing(views: Views, model: Model) -> dict[str, Any]:
     return {
         "resize": f"short side to {views.resize or round(views.size * 256 / 224)} px, bicubic, antialiased{unless}",
         "crop": crop,
-        "mean": list(views.normalisation.mean),
-        "std": list(views.normalisation.std),
     }
 
 
 def named(data: Any) -> str:
+    """What a person would call it: of a part of a source, how much of which one."""
+    if isinstance(data, Part):
+        return f"{len(data):,} of the {len(data.whole):,} images of {named(data.whole)}"
+    if isinstance(data, Images) and data.opened_as is not None:
+        return data.opened_as
     return os.fspath(data) if isinstance(data, str | os.PathLike) else type(data).__name__
 
 
 def describe(model: Model) -> dict[str, Any]:
+    """Which model it is; its normalisation is a part of it, as a first layer would be."""
     return {
         "name": model.name,
         "checkpoint_sha256": model.checkpoint_sha256,
         "weights_sha256": model.weights_sha256,
+        "normalisation": {"mean": list(model.normalisation.mean), "std": list(model.normalisation.std)},
     }

@@ -39,6 +39,8 @@ class Result:
         notes: what a reader must know about this one evaluation.
         plain: metrics that are no shares.
         about: one line under the table: what the scores are of.
+        row_facts: by row, what decides its numbers besides `facts`, where not the same for all rows: the grid of a
+            model's patches decides how hard it is to find a patch, and nothing about whole images.
         items: by row, the sample its first metric comes from: what two models can be compared by in pairs. Not written
             to JSON.
     """
@@ -52,6 +54,7 @@ class Result:
     notes: tuple[str, ...] = ()
     plain: tuple[str, ...] = ()
     about: str = ""
+    row_facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     items: Mapping[str, Sample] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -59,15 +62,29 @@ class Result:
         """Short text that differs where the protocol or the data do: never put two of them in one column."""
         return fingerprint(self.protocol, self.facts)
 
+    def fingerprint_of(self, row: str) -> str:
+        """That of one row, which has more facts or none."""
+        return fingerprint(self.protocol, self.facts_of(row))
+
+    def facts_of(self, row: str) -> dict[str, Any]:
+        return {**self.facts, **self.row_facts.get(row, {})}
+
     def json(self) -> str:
+        own = {row: self.fingerprint_of(row) for row in self.row_facts}
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "items"}
-        return json.dumps({"fingerprint": self.fingerprint, **fields}, indent=2, allow_nan=False)
+        told = {"fingerprint": self.fingerprint, "row_fingerprints": own, **fields}
+        return json.dumps(told, indent=2, allow_nan=False)
 
     def table(self) -> str:
         """The protocol in words, then the scores."""
         lines = [*textwrap.wrap(self.description, 100), "", *aligned(self._rows()), ""]
         about = [self.about] if self.about else []
-        return "\n".join([*lines, *about, f"protocol {self.fingerprint}", *(f"note: {note}" for note in self.notes)])
+        own: dict[str, list[str]] = {}
+        for row in self.row_facts:
+            own.setdefault(self.fingerprint_of(row), []).append(row)
+        about.append(f"protocol {self.fingerprint}")
+        about += [f"protocol {digest} of {', '.join(repr(row) for row in rows)}" for digest, rows in own.items()]
+        return "\n".join([*lines, *about, *(f"note: {note}" for note in self.notes)])
 
     def cell(self, row: str, metric: str) -> str:
         """One score as the table shows it."""

@@ -19,6 +19,7 @@ from polygrain.evaluate.settings import FewShotSettings, KnnSettings, LinearSett
 from polygrain.evaluate.settings.retrieval import CorrespondSettings, RetrieveSettings
 from polygrain.evaluate.settings.segmentation import SegmentKnnSettings, SegmentLinearSettings
 from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
+from polygrain.evaluate.unlabelled.looking import FEWEST
 from polygrain.evaluate.unlabelled.protocol import evaluate_unlabelled
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Suite(NamedTuple):
 
     runs: tuple["Run", ...]
     size_of: Callable[[Model], int]
+    least: int = 1  # images to test on
 
 
 Run = Callable[[Any, Sets, Mapping[str, Any]], Result]  # of model, images, and the settings that all share
@@ -90,6 +92,6 @@ def trained_at(model: Model) -> int:
 
 SUITES: dict[str, Suite] = {
     "quick": Suite((knn, linear), trained_at),
-    "full": Suite((knn, linear, tenth, few_shot, retrieve, correspond, unlabelled), trained_at),
+    "full": Suite((knn, linear, tenth, few_shot, retrieve, correspond, unlabelled), trained_at, FEWEST),
     "segmentation": Suite((segment_linear, segment_knn), lambda model: usual_size(model.encoder.stride)),
 }

@@ -6,7 +6,7 @@ from PIL import Image
 from polygrain.data.images import Images
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.retrieval.attacks import ATTACKS, attacked
-from polygrain.evaluate.retrieval.copies import evaluate_copies
+from polygrain.evaluate.retrieval.copies import by_original, evaluate_copies
 from polygrain.evaluate.retrieval.hunting import copydays, made
 from polygrain.evaluate.retrieval.squeezed import class_and_gem
 from polygrain.evaluate.retrieval.whitening import whitening
@@ -169,9 +169,28 @@ def test_a_copydays_folder_is_known_by_its_originals(tmp_path):
     for name in ("200000", "200100"):
         (tmp_path / "same").mkdir(exist_ok=True)
         (tmp_path / "same" / f"{name}.png").write_bytes((tmp_path / "original" / f"{name}.png").read_bytes())
-    found = score(RawPixels(), str(tmp_path))
+    found = score(RawPixels(), str(tmp_path), originals=None)
     assert set(found.scores) == {"all", "same"}
     assert found.scores["same"]["mAP"] == pytest.approx(1.0)
+
+
+def test_the_mean_is_over_copies_however_many_share_an_original(tmp_path):
+    """One copy that is its original, and four that look like another picture: 1 of 5 is found."""
+    write(tmp_path, "original/200000.png", "original/200100.png", "original/200200.png")
+    (tmp_path / "strong").mkdir()
+    for copy, looks in ((200001, 200000), *((200201 + i, 200100) for i in range(4))):
+        (tmp_path / f"strong/{copy}.png").write_bytes((tmp_path / f"original/{looks}.png").read_bytes())
+    found = score(RawPixels(), str(tmp_path), originals=None)
+    assert found.scores["strong"]["recall@1"] == found.scores["strong"]["pixels_recall@1"] == pytest.approx(1 / 5)
+    assert found.scores["all"]["mAP"] == pytest.approx(found.scores["strong"]["mAP"])
+    assert found.facts["data"]["originals"] == len(found.items["all"].values) == 2
+
+
+def test_originals_are_resampled_with_all_of_their_copies():
+    """Of originals A (one copy, 1) and B (three copies, 0) a resample holds AA, AB, BA or BB: means 1, 1/4, 1/4, 0."""
+    sample = by_original(np.array([1.0, 0.0, 0.0, 0.0]), torch.tensor([0, 1, 1, 1]))
+    estimate = sample.estimate()
+    assert (estimate.value, estimate.low, estimate.high) == (0.25, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +214,32 @@ def test_copies_are_made_of_images_drawn_from_the_seed():
     assert len(first.copies) == 5 * len(ATTACKS)
     assert first.originals[:5] == first.originals[5:10]
     assert first.originals != second.originals
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"originals": None, "covariance": "centred"}, "covariance is centred, and nothing is whitened; give --whiten"),
+        ({"originals": 3}, "originals is 3, and .* is Copydays, which has its own; omit it"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(options, told, tmp_path):
+    write(tmp_path, "original/200000.png", "original/200100.png", "strong/200001.png")
+    with pytest.raises(ValueError, match=told):
+        score(RawPixels(), str(tmp_path), **options)
+
+
+def test_a_default_that_is_given_is_the_same_protocol():
+    asked = [score(RawPixels(), Pictures(4), None, Pictures(9, seed=1), covariance=c) for c in (None, "uncentred")]
+    assert asked[0].fingerprint == asked[1].fingerprint
+    fifty = [score(RawPixels(), Pictures(3), originals=count) for count in (None, 50)]
+    assert fifty[0].fingerprint == fifty[1].fingerprint
+
+
+def test_one_image_alone_is_no_search():
+    with pytest.raises(ValueError, match="1 image to look among, which any copy finds; give more, or --distractors"):
+        score(RawPixels(), Pictures(1))
+    assert score(RawPixels(), Pictures(1), Pictures(3, seed=5)).facts["data"]["database"] == 4
 
 
 def test_no_originals_are_refused():

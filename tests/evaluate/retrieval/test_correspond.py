@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from polygrain.cli import main
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.retrieval import pairs
 from polygrain.evaluate.retrieval.correspond import evaluate_correspond
@@ -15,6 +16,7 @@ from polygrain.parts.encoder import Features
 from polygrain.views import patch_centres
 from tests.evaluate.retrieval.test_copies import Pictures
 
+ASKED = {"images": None}  # with keypoints, which are not drawn
 SETTINGS = {"size": 64, "device": "cpu", "images": 20}
 
 
@@ -162,6 +164,13 @@ def test_a_size_that_is_given_is_the_same_protocol_as_one_that_is_the_models_own
     assert given.fingerprint == own.fingerprint
 
 
+def test_a_map_of_one_cell_in_which_every_match_is_right_is_said_to_be_so():
+    found = score("random:resnet10t", Pictures(3), size=32)
+    assert found.scores["crops"]["PCK@0"] == found.scores["crops"]["chance@0"] == 1.0
+    assert any("map is one cell" in note for note in found.notes)
+    assert found.facts["grid"] == [1, 1]
+
+
 @pytest.fixture
 def keypoints(tmp_path):
     """A picture and its copy at twice the size, with points one can compute."""
@@ -181,9 +190,55 @@ def keypoints(tmp_path):
 
 def test_keypoints_of_an_image_and_its_enlargement_are_matched(keypoints):
     folder, _ = keypoints
-    scores = score(Patches(lambda patches: patches - 0.5), str(folder), folder / "pairs.json").scores["keypoints"]
+    found = score(Patches(lambda patches: patches - 0.5), str(folder), folder / "pairs.json", **ASKED)
+    scores = found.scores["keypoints"]
     assert scores["PCK@0"] == scores["mutual"] == 1.0
     assert scores["chance@0"] == pytest.approx(1 / 64)
+
+
+@pytest.mark.parametrize("option", ["images", "scale", "recipe"])
+def test_an_option_for_crops_is_refused_with_keypoints(keypoints, option):
+    folder, _ = keypoints
+    value = {"images": 20, "scale": (0.4, 1.0), "recipe": "mae"}[option]
+    settings = CorrespondSettings(size=64, device="cpu", **{option: value})
+    with pytest.raises(ValueError, match=f"{option} is for crops of one image, and --keypoints names pairs"):
+        evaluate_correspond(RawPixels(), str(folder), folder / "pairs.json", settings)
+
+
+def test_a_default_that_is_given_is_the_same_protocol():
+    given = {"images": 500, "scale": (0.4, 1.0), "recipe": "mae"}
+    one, other = (score(RawPixels(), Pictures(3), **{"images": None, **options}) for options in ({}, given))
+    assert one.fingerprint == other.fingerprint != score(RawPixels(), Pictures(3), scale=(0.5, 1.0)).fingerprint
+
+
+def test_the_command_line_takes_crops_and_their_number(capsys, tmp_path):
+    options = [
+        "--images",
+        "3",
+        "--scale",
+        "0.5,0.9",
+        "--recipe",
+        "byol_a",
+        "--size",
+        "32",
+        "--json",
+        str(tmp_path / "r"),
+    ]
+    assert main(["evaluate", "correspond", "pixels", "--data", "scenes:4:32", *options]) == 0
+    assert json.loads((tmp_path / "r").read_text())["facts"]["settings"]["scale"] == [0.5, 0.9]
+    capsys.readouterr()
+
+
+def test_a_name_of_several_images_needs_its_folder(keypoints):
+    folder, pair = keypoints
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "a.png").write_bytes((folder / "a.png").read_bytes())
+    (folder / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"'a.png' names 2 images \(one/a.png, two/a.png\); give the folder too"):
+        score(Patches(noise), str(folder), folder / "pairs.json", **ASKED)
+    (folder / "pairs.json").write_text(json.dumps({"pairs": [{**pair, "source": "two/a.png"}]}))
+    assert score(Patches(noise), str(folder), folder / "pairs.json", **ASKED).facts["data"]["pairs"] == 1
 
 
 @pytest.mark.parametrize(
@@ -199,7 +254,7 @@ def test_keypoints_that_cannot_be_are_refused(keypoints, change, message):
     folder, pair = keypoints
     (folder / "pairs.json").write_text(json.dumps({"pairs": [{**pair, **change}]}))
     with pytest.raises(ValueError, match=message):
-        score(Patches(noise), str(folder), folder / "pairs.json")
+        score(Patches(noise), str(folder), folder / "pairs.json", **ASKED)
 
 
 @pytest.mark.parametrize(

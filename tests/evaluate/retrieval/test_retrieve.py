@@ -93,6 +93,67 @@ def test_labels_that_leave_nothing_to_find_are_refused(labels, message):
         score(RawPixels(), Coloured(labels))
 
 
+def test_chance_is_of_the_queries_that_have_an_answer():
+    """Of 0, 0, 1, 1, 2, 3, 4, 5 the last four have none; the others find one of 7."""
+    found = score(RawPixels(), Coloured([0, 0, 1, 1, 2, 3, 4, 5]))
+    assert found.facts["chance"] == pytest.approx(1 / 7)
+    classes = [*"abcdef"]
+    asked = score(RawPixels(), Coloured([0, 0, 1, 1, 2], classes=classes), Coloured([0, 3], classes=classes, seed=1))
+    assert asked.facts["chance"] == pytest.approx(2 / 5)  # nothing answers the second
+
+
+def test_queries_that_stand_in_the_database_are_counted_aloud():
+    told = "2 of 3 queries have the features of an image of the database"
+    database, queries = Coloured([0, 0, 1, 1], seed=1), Coloured([0, 0, 1], seed=1)
+    strange = Coloured([0, 0, 1], seed=9)
+    queries.load = lambda i: Coloured.load(strange if i == 2 else queries, i)
+    assert any(note.startswith(told) for note in score(Vectors(lambda m: m - 0.4), database, queries).notes)
+    assert not any("have the features" in note for note in score(Vectors(lambda m: m - 0.4), database).notes)
+
+
+def test_k_above_what_is_ranked_is_lowered_aloud():
+    found = score(RawPixels(), Coloured(LABELS[:18]), k=(1, 1000))
+    assert [name for name in found.scores["leave-one-out"] if name.startswith("recall")] == ["recall@1", "recall@17"]
+    assert "k above the 17 images that are ranked was lowered to 17, where recall is 100 % for any model" in found.notes
+    assert found.fingerprint == score(RawPixels(), Coloured(LABELS[:18]), k=(1, 17)).fingerprint
+
+
+def test_queries_may_be_of_one_class_and_a_single_folder_names_it(tmp_path):
+    for folder, count in (("all/cat", 3), ("all/dog", 4), ("asked/dog", 2), ("strange/fox", 2)):
+        (tmp_path / folder).mkdir(parents=True)
+        for i in range(count):
+            level = np.random.default_rng([i, count]).integers(0, 256, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(level).save(tmp_path / folder / f"{i}.png")
+    database = str(tmp_path / "all")
+    found = score(RawPixels(), database, str(tmp_path / "asked"))
+    assert found.facts["chance"] == pytest.approx(4 / 7)
+    assert len(found.items["queries in a database"].values) == 2
+    assert len(score(RawPixels(), Coloured(LABELS), Coloured([2, 2])).items["queries in a database"].values) == 2
+    with pytest.raises(ValueError, match="--val have no labels"):
+        score(RawPixels(), database, str(tmp_path / "strange"))
+    with pytest.raises(ValueError, match="--data have the same class"):
+        score(RawPixels(), Coloured([2, 2]), Coloured(LABELS))
+
+
+@pytest.mark.parametrize("stored", [64, 32, 48])
+def test_all_scales_see_the_same_part_of_an_image(stored):
+    """Columns darken from left to right: the first and last one of a view tell how much of the image it shows."""
+    seen = []
+
+    class Looking(RawPixels):
+        def features(self, pixels):
+            picture = (pixels * self.std + self.mean).clamp(0, 1)
+            seen.append((picture[:, :, :, 0].mean() - picture[:, :, :, -1].mean()).item())
+            return super().features(pixels)
+
+    class Falling(Coloured):
+        def load(self, i):
+            return torch.linspace(255, 0, stored).expand(3, stored, stored).to(torch.uint8)
+
+    score(Looking(), Falling([0, 0, 1, 1]), size=64, scales=(1.0, 0.5))
+    assert seen == pytest.approx([1 if stored == 64 else 0.875] * 2, abs=0.03)
+
+
 def test_vectors_of_several_scales_are_averaged():
     sizes = []
 
@@ -140,6 +201,50 @@ def test_a_benchmark_is_scored_as_medium_and_hard(benchmark):
     assert found.scores["hard"]["mAP"] == pytest.approx(1.0)  # 0, 1 and 3 are junk
     assert found.scores["medium"]["precision@10"] == pytest.approx(1.0)
     assert found.facts["data"]["images"] == 8
+
+
+def test_a_benchmark_shows_whole_pictures_at_every_scale(benchmark):
+    shapes = []
+
+    class Shaped(RawPixels):
+        def features(self, pixels):
+            shapes.append(tuple(pixels.shape[2:]))
+            return super().features(pixels)
+
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 144, 3), dtype=np.uint8))
+    for file in (benchmark / "jpg").iterdir():
+        wide.save(file)
+    options = {"size": 64, "aspect": "native", "scales": (1.0, 0.5)}
+    found = score(Shaped(), str(benchmark / "jpg"), None, benchmark / "truth.json", **options)
+    assert set(shapes) == {(64, 96), (32, 48)}
+    assert found.facts["preprocessing"]["resize"] == "short side to 64 px, bicubic, antialiased"
+
+
+def test_other_queries_of_a_benchmark_are_another_protocol(benchmark):
+    truth = json.loads((benchmark / "truth.json").read_text())
+    (benchmark / "other.json").write_text(json.dumps({**truth, "qimlist": ["image_7"]}))
+    asked = [
+        score(RawPixels(), str(benchmark / "jpg"), None, benchmark / f"{name}.json") for name in ("truth", "other")
+    ]
+    assert asked[0].fingerprint != asked[1].fingerprint
+    (benchmark / "queries").mkdir()
+    (benchmark / "queries" / "query.png").write_bytes((benchmark / "jpg" / "image_7.png").read_bytes())
+    apart = score(RawPixels(), str(benchmark / "jpg"), str(benchmark / "queries"), benchmark / "truth.json")
+    assert apart.fingerprint != asked[0].fingerprint
+
+
+def test_a_name_of_several_images_of_a_benchmark_needs_its_folder(benchmark):
+    for name in ("a", "b"):
+        (benchmark / "jpg" / name).mkdir()
+        (benchmark / "jpg" / name / "image_5.png").write_bytes((benchmark / "jpg" / "image_5.png").read_bytes())
+    (benchmark / "jpg" / "image_5.png").unlink()
+    told = r"'image_5' names 2 images \(a/image_5.png, b/image_5.png\); give the folder too"
+    with pytest.raises(ValueError, match=told):
+        score(RawPixels(), str(benchmark / "jpg"), None, benchmark / "truth.json")
+    truth = json.loads((benchmark / "truth.json").read_text())
+    truth["imlist"][5] = "b/image_5"
+    (benchmark / "truth.json").write_text(json.dumps(truth))
+    assert score(RawPixels(), str(benchmark / "jpg"), None, benchmark / "truth.json").facts["data"]["images"] == 8
 
 
 def test_an_image_missing_from_a_benchmark_is_named(benchmark):

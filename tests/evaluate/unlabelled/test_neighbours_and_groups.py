@@ -16,6 +16,10 @@ def noise(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def grouped_by(rows, views, clusters, *, seed):
+    return grouping(rows, views, gaussian(rows, seed), clusters, seed=seed)
+
+
 def blobs(seed=0):
     """Four clusters far apart, of 40, 40, 20 and 20 rows, in an order that mixes them."""
     labels = torch.tensor([0, 0, 1, 1, 2, 3] * 20)
@@ -83,21 +87,21 @@ def test_balance_is_the_entropy_of_the_shares():
 
 def test_clusters_far_apart_are_found_again_and_kept():
     rows, labels = blobs()
-    grouped = grouping(rows, rows[:60] + 0.1 * noise(60, 4, seed=1), 4, seed=0)
+    grouped = grouped_by(rows, rows[:60] + 0.1 * noise(60, 4, seed=1), 4, seed=0)
     assert grouped.stable == pytest.approx([1] * 5)
     assert grouped.kept == pytest.approx([1] * 5)
     assert grouped.balance == pytest.approx([balance(labels, 4)] * 5)
 
 
 def test_noise_has_no_clusters_to_be_found_again_or_kept():
-    grouped = grouping(noise(300, 64), noise(300, 64, seed=1), 10, seed=0)
+    grouped = grouped_by(noise(300, 64), noise(300, 64, seed=1), 10, seed=0)
     assert grouped.stable.mean() < 0.1
     assert abs(grouped.kept.mean()) < 0.03
 
 
 def test_a_cloud_without_clusters_is_found_again_as_often_as_its_shape_alone_says():
     line = noise(300, 1) * torch.ones(1, 8) + 0.1 * noise(300, 8, seed=1) + 20 * torch.eye(8)[0]
-    grouped = grouping(line, line[:100], 5, seed=0)
+    grouped = grouped_by(line, line[:100], 5, seed=0)
     assert grouped.stable.mean() > 0.4
     assert abs(grouped.stable.mean() - grouped.stable_by_shape.mean()) < 0.1
 
@@ -107,6 +111,14 @@ def test_a_gaussian_cloud_has_the_mean_and_covariance_it_is_drawn_for():
     drawn = gaussian(rows, 0)
     assert torch.cov(drawn.T).flatten().tolist() == pytest.approx(torch.cov(rows.T).flatten().tolist(), abs=0.3)
     assert drawn.mean(0).tolist() == pytest.approx(rows.mean(0).tolist(), abs=0.15)
+
+
+def test_a_gaussian_cloud_of_many_images_takes_no_square_of_their_number():
+    """100,000 squared numbers would be 80 GB. Fewer rows than dimensions span as many directions as there are."""
+    many = noise(100_000, 2) * torch.tensor([3.0, 1])
+    assert gaussian(many, 0).std(0).tolist() == pytest.approx([3, 1], rel=0.02)
+    few = noise(5, 40)
+    assert torch.linalg.matrix_rank(gaussian(few, 0) - few.double().mean(0)) == 4
 
 
 def test_whitened_vectors_have_variance_one_in_every_direction_of_weight():
@@ -128,7 +140,7 @@ def test_one_dominating_direction_does_not_make_a_change_ignored():
 
 
 def test_the_same_seed_groups_the_same_way():
-    first, second = (grouping(noise(100, 8), noise(50, 8, seed=1), 5, seed=3) for _ in range(2))
+    first, second = (grouped_by(noise(100, 8), noise(50, 8, seed=1), 5, seed=3) for _ in range(2))
     assert all((one == other).all() for one, other in zip(first, second, strict=True))
 
 
@@ -154,6 +166,6 @@ def test_near_duplicates_among_neighbours_are_named():
             return (picture.repeat_interleave(8, 2) + (i == 5)).to(torch.uint8)
 
     lists = torch.tensor([[1, 2], [0, 3], [5, 1], [4, 0], [3, 0], [0, 2]])
-    twins = near_duplicates(Twin([0] * 6), np.arange(6), lists)
+    twins = near_duplicates(Twin([0] * 6), np.arange(6), lists, workers=0)
     assert twins.pairs == [("picture 2", "picture 5")]
     assert twins.with_one.tolist() == [False, False, True, False, False, True]

@@ -82,7 +82,6 @@ def evaluate_detect(
             "data": {"images": len(positions), "digest": images.digest()},
             "val": {"images": len(tests), "digest": tests.digest()},
             "categories": len(images.annotations.categories),
-            "preprocessing": {"mean": list(opened.normalisation.mean), "std": list(opened.normalisation.std)},
             "features": _features(tuned.encoder, settings),
             "precision": "bfloat16 in the pyramid" if device.startswith("cuda") else "float32",
             "settings": settings.of_protocol(),

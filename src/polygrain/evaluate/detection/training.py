@@ -15,6 +15,7 @@ from polygrain.data.coco import CocoImages
 from polygrain.data.coco_json import Annotations
 from polygrain.evaluate.detection.examples import Example, Plain
 from polygrain.evaluate.detection.scores import results
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.settings.detection import DetectionRecipe
 from polygrain.parts.encoder import Encoder
 from polygrain.parts.layer_decay import layer_groups
@@ -66,7 +67,7 @@ def train(
     history: list[float] = []
     model.train()
     quiet = not sys.stderr.isatty()
-    for batch in tqdm(examples, total=steps, desc="detector", unit="step", disable=quiet, leave=False):
+    for batch in tqdm(from_workers(examples), total=steps, desc="detector", unit="step", disable=quiet, leave=False):
         optimizer.zero_grad(set_to_none=True)
         losses = backward(model, batch, at_once=recipe.images_at_once, device=device)
         if wrong := [name for name, loss in losses.items() if not math.isfinite(loss)]:
@@ -110,7 +111,7 @@ def find(
     model.eval()
     loader: Any = DataLoader(Plain(images), batch_size=None, num_workers=workers)
     quiet = not sys.stderr.isatty()
-    progress = tqdm(loader, total=len(images), desc="images", unit="image", disable=quiet, leave=False)
+    progress = tqdm(from_workers(loader), total=len(images), desc="images", unit="image", disable=quiet, leave=False)
     found = (
         results(annotations, image, model([pixels.to(device)])[0])
         for image, pixels in zip(images.ids, progress, strict=True)

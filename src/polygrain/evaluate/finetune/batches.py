@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import to_pil_image
 from polygrain.data.images import Images
 from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.features import default_workers
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.settings.finetune import FinetuneRecipe
 from polygrain.parts.finetuning import augmentation
 
@@ -91,7 +92,7 @@ def batches(
     replacement may be held out, or not one of the images to train on.
     """
     loader: Any = DataLoader(data, batch_sampler=steps, num_workers=default_workers() if workers is None else workers)
-    for keys, (pixels, positions) in zip(steps, loader, strict=True):
+    for keys, (pixels, positions) in zip(steps, from_workers(loader), strict=True):
         kept = (positions == torch.tensor([key[2] for key in keys])).nonzero().flatten()
         if kept := kept[: len(kept) // 2 * 2].tolist():
             yield pixels[kept], positions[kept]

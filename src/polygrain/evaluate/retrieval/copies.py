@@ -21,6 +21,7 @@ from polygrain.evaluate.retrieval.whitening import whitening
 from polygrain.evaluate.sampling import Sample
 from polygrain.evaluate.settings.retrieval import CopiesSettings
 
+COPIED = 50  # images, unless told otherwise
 LISTED = 20  # length of a list; what stands behind counts as not found
 
 
@@ -51,7 +52,11 @@ def evaluate_copies(
         opened = open_model(model)
     if opened.encoder.channels != 3:
         raise ValueError(f"copies are pictures of 3 channels, and this encoder takes {opened.encoder.channels}")
-    hunt = copydays(data) if is_copydays(data) else made(open_images(data), settings.originals, settings.seed)
+    if whiten is None and settings.covariance is not None:
+        raise ValueError(f"covariance is {settings.covariance}, and nothing is whitened; give --whiten, or omit it")
+    if is_copydays(data) and settings.originals is not None:
+        raise ValueError(f"originals is {settings.originals}, and {data} is Copydays, which has its own; omit it")
+    hunt = copydays(data) if is_copydays(data) else made(open_images(data), settings.originals or COPIED, settings.seed)
     if distractors is not None:
         hunt = hunt.among(distractors)
     database, copies = (see(opened, pictures, settings) for pictures in (hunt.database, hunt.copies))
@@ -66,12 +71,14 @@ def evaluate_copies(
         notes.append("the features of all images are the same: the ranking is random")
     order = torch.randperm(len(database.read), generator=torch.Generator().manual_seed(settings.seed))
     order = order[database.read[order]]  # in disorder, else originals would come first among equals
+    if len(order) < 2:
+        raise ValueError(f"{len(order)} image to look among, which any copy finds; give more, or --distractors")
     queries, columns = copies.ours[usable], database.ours[order]
-    white = None
+    white, covariance = None, settings.covariance or "uncentred"
     if whiten is not None:
         white = open_images(whiten)
         others = see(opened, everything(white), settings)
-        white_map = whitening(others.ours[others.read], settings.covariance)
+        white_map = whitening(others.ours[others.read], covariance)
         queries, columns = white_map(queries), white_map(columns)
     truth, kinds = originals[usable], np.array(hunt.kinds)[usable.numpy()]
     relevant = truth[:, None] == order
@@ -80,7 +87,7 @@ def evaluate_copies(
         "pixels_": _search(copies.pixels[usable], database.pixels[order], relevant),
     }
     rows = {kind: np.flatnonzero(kinds == kind) for kind in dict.fromkeys(kinds.tolist())}
-    precisions = Sample(_by_original(found[""].precision, truth))
+    precisions = by_original(found[""].precision, truth)
     originals_asked = len(precisions.values)
     size = settings.size or opened.image_size
     return Result(
@@ -88,22 +95,18 @@ def evaluate_copies(
         description=(
             f"Near-copy detection: whole pictures squeezed to {size} px; class token (else pooled vector) beside the "
             f"generalised mean (p={POWER}) of the patches{', whitened' if white is not None else ''}; cosine; average "
-            f"precision by trapezoids over the first {LISTED}; beside it raw pixels (16x16); all: mean over originals, "
-            "95 % interval from resampled originals"
+            f"precision by trapezoids over the first {LISTED}; beside it raw pixels (16x16); means over copies, 95 % "
+            "interval from resampled originals, each with all of its copies"
         ),
         scores={
-            "all": _scores(found, np.arange(len(truth)), truth) | precisions.estimate(seed=settings.seed).scores("mAP"),
-            **{kind: _scores(found, places, truth) for kind, places in rows.items()},
+            "all": _scores(found, np.arange(len(truth))) | precisions.estimate(seed=settings.seed).scores("mAP"),
+            **{kind: _scores(found, places) for kind, places in rows.items()},
         },
         facts={
             "data": {"copies": len(truth), "originals": originals_asked, "database": len(order), "digest": hunt.digest},
-            "whitening": None if white is None else white.content(),
-            "preprocessing": {
-                "resize": f"squeezed to {size} px, bicubic, antialiased",
-                "mean": list(opened.normalisation.mean),
-                "std": list(opened.normalisation.std),
-            },
-            "settings": settings.of_protocol() | {"size": size},
+            "whitening": None if white is None else {"digest": white.content(), "covariance": covariance},
+            "preprocessing": {"resize": f"squeezed to {size} px, bicubic, antialiased"},
+            "settings": {"size": size, "seed": settings.seed},
         },
         model=describe(opened) | {"dimensions": queries.shape[1]},
         details={"data": named(data), "versions": versions()},
@@ -124,15 +127,21 @@ def _search(queries: Tensor, database: Tensor, relevant: Tensor) -> Found:
     return Found(torch.cat(precision).numpy(), torch.cat(first).numpy())
 
 
-def _by_original(values: NDArray[np.float64], truth: Tensor) -> NDArray[np.float64]:
-    """Means over the copies of each original."""
+def by_original(values: NDArray[np.float64], truth: Tensor) -> Sample:
+    """The mean over copies as DINO's `eval_copy_detection.py` takes it, resampled by originals (n, 2: sum and number),
+    since copies of one picture are no independent trials.
+
+    Args:
+        values: (Q,) of the copies; `truth`: (Q,) which original each is of.
+    """
     _, groups = np.unique(truth.numpy(), return_inverse=True)
-    return np.bincount(groups, weights=values) / np.bincount(groups)
+    sums = np.stack([np.bincount(groups, weights=values), np.bincount(groups)], axis=1)
+    return Sample(sums.astype(np.float64), lambda means: means[..., 0] / means[..., 1])
 
 
-def _scores(found: Mapping[str, Found], places: NDArray[np.intp], truth: Tensor) -> Scores:
+def _scores(found: Mapping[str, Found], places: NDArray[np.intp]) -> Scores:
     scores = {}
     for name, values in found.items():
         for metric, each in ((f"{name}mAP", values.precision), (f"{name}recall@1", values.first)):
-            scores[metric] = float(_by_original(each[places], truth[places]).mean())
+            scores[metric] = float(each[places].mean())
     return scores

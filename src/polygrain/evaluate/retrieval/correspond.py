@@ -15,7 +15,7 @@ from polygrain.evaluate.models import open_model, pick_device
 from polygrain.evaluate.result import Result, versions
 from polygrain.evaluate.retrieval.pairs import METRICS, compare_crops, compare_keypoints, read_pairs
 from polygrain.evaluate.sampling import Sample
-from polygrain.evaluate.settings.retrieval import CorrespondSettings
+from polygrain.evaluate.settings.retrieval import CorrespondSettings, TwoCrops
 
 
 def evaluate_correspond(
@@ -34,8 +34,14 @@ def evaluate_correspond(
         ValueError: when something handed in cannot be used, in one line.
     """
     settings = settings or CorrespondSettings()
-    if find_recipe(settings.recipe).rand_augment == "image":
-        raise ValueError(f"recipe {settings.recipe!r} turns and shears images, so places are not known; use another")
+    given = settings.given()
+    if keypoints is not None and given:
+        raise ValueError(
+            f"{next(iter(given))} is for crops of one image, and --keypoints names pairs; give one of them"
+        )
+    how = TwoCrops(**given)
+    if find_recipe(how.recipe).rand_augment == "image":
+        raise ValueError(f"recipe {how.recipe!r} turns and shears images, so places are not known; use another")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # of the weights of an untrained encoder
         opened = open_model(model)
@@ -46,9 +52,9 @@ def evaluate_correspond(
     images = open_images(data, opened.encoder.channels)
     digest = hashlib.blake2b(images.content().encode(), digest_size=16)
     if keypoints is None:
-        chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(images))[: settings.images])
-        parts = compare_crops(opened, images, chosen, size, settings)
-        row, kind = "crops", f"two random crops of {settings.scale[0]:g} to {settings.scale[1]:g} of each image"
+        chosen = np.sort(np.random.default_rng(settings.seed).permutation(len(images))[: how.images])
+        parts = compare_crops(opened, images, chosen, size, how, seed=settings.seed, device=device)
+        row, kind = "crops", f"two random crops of {how.scale[0]:g} to {how.scale[1]:g} of each image"
     else:
         pairs = read_pairs(keypoints, images)
         digest.update(Path(keypoints).read_bytes())
@@ -57,12 +63,14 @@ def evaluate_correspond(
     seen = list(parts)
     values = torch.cat([part.found for part in seen]).double().numpy()  # (n, metrics)
     there = ~np.isnan(values[:, 0])
-    asked = len(values) if keypoints is not None else min(settings.images, len(images))
+    asked = len(values) if keypoints is not None else min(how.images, len(images))
     notes = [f"{asked - len(values)} images cannot be decoded and are left out"] if asked > len(values) else []
     notes += [] if there.all() else [f"{np.count_nonzero(~there)} pairs show no point in common (n/a) and are left out"]
     notes += ["all patches of a picture have the same features: matches are arbitrary"] * any(p.alike for p in seen)
     if not there.any():
         raise ValueError("no pair of pictures shows a point in common; larger crops (--scale) overlap more")
+    if seen[0].grid == (1, 1):
+        notes.append(f"at {size} px this model's map is one cell, which any match finds; --size gives more")
     first = Sample(values[there, 0])
     return Result(
         protocol="correspond",
@@ -79,10 +87,10 @@ def evaluate_correspond(
         },
         facts={
             "data": {"pairs": len(values), "digest": digest.hexdigest()},
-            "preprocessing": {"mean": list(opened.normalisation.mean), "std": list(opened.normalisation.std)},
             "kind": kind,
+            "grid": list(seen[0].grid),
             "features": "patches of the last block after the final norm, unit length",
-            "settings": settings.of_protocol() | {"size": size},
+            "settings": {"size": size, "seed": settings.seed, **({} if keypoints is not None else how._asdict())},
         },
         model=describe(opened),
         details={"data": named(data), "versions": versions()},

@@ -3,7 +3,7 @@
 import json
 import os
 import pickle
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from polygrain.data.images import Images
+from polygrain.evaluate.retrieval.naming import finder, stem, whole, without_suffix
 
 KINDS = ("easy", "hard", "junk")
 # positives and junk of each protocol (arXiv:1803.11285)
@@ -79,12 +80,13 @@ def read_ground_truth(path: str | os.PathLike[str]) -> GroundTruth:
 
 
 def positions_of(names: list[str], images: Images, option: str) -> NDArray[np.int64]:
-    """(n,) where the images of these names, without folder and suffix, are in a source.
+    """(n,) where the images of these names, which need no folder and no suffix, are in a source.
 
     Raises:
-        ValueError: when one is not in it.
+        ValueError: when one is not in it, or several are.
     """
-    places = {PurePath(images.name(i)).stem: i for i in range(len(images))}
-    if missing := [name for name in names if name not in places]:
+    find = finder(images, whole, without_suffix, stem)
+    places = {name: find(name) for name in names}
+    if missing := [name for name in names if places[name] is None]:
         raise ValueError(f"{option} lacks {len(missing)} of {len(names)} images, the first is {missing[0]!r}")
     return np.array([places[name] for name in names], dtype=np.int64)

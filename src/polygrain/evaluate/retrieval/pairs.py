@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,11 @@ from polygrain.data.draws import draw
 from polygrain.data.images import Images
 from polygrain.evaluate.features import evaluating
 from polygrain.evaluate.labelled import constant
-from polygrain.evaluate.models import Model, pick_device
+from polygrain.evaluate.models import Model
 from polygrain.evaluate.retrieval.correspondence import RADII, Matches, Places, chance, hits, match, places
+from polygrain.evaluate.retrieval.naming import finder, last_part, whole
 from polygrain.evaluate.retrieval.squeezed import squeezed
-from polygrain.evaluate.settings.retrieval import CorrespondSettings
+from polygrain.evaluate.settings.retrieval import TwoCrops
 from polygrain.parts.encoder import Features
 from polygrain.views import Crops, patch_centres
 
@@ -31,6 +32,7 @@ class Compared(NamedTuple):
     """Matches from one batch of pictures to another."""
 
     found: Tensor  # (B, metrics) means over the points that both show, NaN where there is none
+    grid: tuple[int, int]  # rows, columns of the patches
     alike: bool  # whether all patches of a picture have the same features
 
 
@@ -44,19 +46,18 @@ class Pair(NamedTuple):
 
 
 def compare_crops(
-    model: Model, images: Images, chosen: NDArray[np.int64], size: int, settings: CorrespondSettings
+    model: Model, images: Images, chosen: NDArray[np.int64], size: int, how: TwoCrops, *, seed: int, device: str
 ) -> Iterator[Compared]:
     """Two random crops of each image, whose numbers depend on the seed and the image; those that cannot be decoded are
     left out."""
-    device = pick_device(settings.device)
-    request = Crops(name="correspond", count=2, size=size, scale=settings.scale, recipes=(settings.recipe,))
+    request = Crops(name="correspond", count=2, size=size, scale=how.scale, recipes=(how.recipe,))
     for start in range(0, len(chosen), BATCH):
         read = [(i, images.read(int(i))) for i in chosen[start : start + BATCH]]
         whole = {int(i): pixels.image for i, pixels in read if pixels.source == i}
         if not whole:
             continue
         draws = [
-            draw([request], *image.shape[1:], seed=settings.seed, epoch=0, image=i, channels=len(image))
+            draw([request], *image.shape[1:], seed=seed, epoch=0, image=i, channels=len(image))
             for i, image in whole.items()
         ]
         first, second = cut([*whole.values()], draws, model.normalisation)[request.name]
@@ -99,21 +100,21 @@ def read_pairs(path: str | os.PathLike[str], images: Images) -> list[Pair]:
     Raises:
         ValueError: when the file is not like that, or names an image that is not there.
     """
-    names = {PurePath(images.name(i)).name: i for i in range(len(images))}
-    names |= {images.name(i): i for i in range(len(images))}
+    find = finder(images, whole, last_part)
     pairs = []
     try:
         content = json.loads(Path(path).read_text())["pairs"]
         for number, entry in enumerate(content):
-            both = [entry["source"], entry["target"]]
+            source, target = find(entry["source"]), find(entry["target"])
             points = [torch.tensor(entry[side], dtype=torch.float32).flip(1) for side in SIDES]
-            if missing := [name for name in both if name not in names]:
-                raise ValueError(f"pair {number} names {missing[0]!r}, which is not among the images")
+            if source is None or target is None:
+                missing = entry["source" if source is None else "target"]
+                raise ValueError(f"pair {number} names {missing!r}, which is not among the images")
             if points[0].shape != points[1].shape or points[0].shape[1:] != (2,):
                 raise ValueError(
                     f"pair {number} has {len(points[0])} and {len(points[1])} points; give as many, as x, y"
                 )
-            pairs.append(Pair(names[both[0]], names[both[1]], points[0], points[1]))
+            pairs.append(Pair(source, target, points[0], points[1]))
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{os.fspath(path)!r} is not a list of pairs: {error}") from error
     except ValueError as error:
@@ -142,4 +143,4 @@ def _compared(matches: Matches, true: Places, seen: Features) -> Compared:
     values = torch.stack([*(each.float() for each in counted), matches.mutual.float()], dim=2)  # (B, N, metrics)
     shown = true.inside[..., None]
     means = torch.where(shown, values, 0).sum(dim=1) / shown.sum(dim=1)
-    return Compared(means, any(constant(patches) for patches in seen.patches))
+    return Compared(means, seen.grid, any(constant(patches) for patches in seen.patches))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.features import default_workers, evaluating
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.models import Model, pick_device
 from polygrain.evaluate.pixels import RawPixels
 from polygrain.evaluate.readouts import read_out
@@ -79,7 +80,9 @@ def see(model: Model, pictures: Sequence[Picture], settings: CopiesSettings) -> 
     )
     parts = []
     with evaluating(encoder):
-        for views, read in tqdm(loader, desc="pictures", disable=not sys.stderr.isatty(), leave=False):
+        for views, read in tqdm(
+            from_workers(loader), desc="pictures", total=len(loader), disable=not sys.stderr.isatty(), leave=False
+        ):
             ours = class_and_gem(encoder, views.to(device)).float().cpu()
             parts.append(Seen(ours, baseline.features(views).pooled, read))
     seen = Seen(*(torch.cat(field) for field in zip(*parts, strict=True)))

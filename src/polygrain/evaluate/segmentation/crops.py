@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as pixels_of
 
 from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.features import default_workers
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.segmentation.sets import VOID, Truth
 from polygrain.evaluate.segmentation.windows import normalised, resized
 
@@ -116,4 +117,4 @@ def batches(crops: Crops, batch_size: int, workers: int | None) -> Iterator[tupl
     loader: Any = DataLoader(
         crops, batch_size=batch_size, num_workers=default_workers() if workers is None else workers
     )
-    yield from loader
+    yield from from_workers(loader)

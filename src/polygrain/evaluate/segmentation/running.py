@@ -30,12 +30,8 @@ class Look(NamedTuple):
     device: str
 
     def told(self) -> dict[str, Any]:
-        """All of it that decides the numbers, but for the window."""
-        return {
-            "resize": f"short side to {self.size} px, the longer to {LONGEST} times that, bilinear, antialiased",
-            "mean": list(self.normalisation.mean),
-            "std": list(self.normalisation.std),
-        }
+        """All of it that decides the numbers, but for the window and what is the model's own."""
+        return {"resize": f"short side to {self.size} px, the longer to {LONGEST} times that, bilinear, antialiased"}
 
 
 def open_seeded(model: Any, seed: int) -> Model:

@@ -12,6 +12,7 @@ from torchvision.transforms.v2 import functional as pixels_of
 
 from polygrain.data.photometric import Normalisation
 from polygrain.evaluate.features import default_workers
+from polygrain.evaluate.loading import from_workers
 from polygrain.evaluate.segmentation.dense import enlarged
 from polygrain.evaluate.segmentation.sets import Truth
 
@@ -48,7 +49,7 @@ def whole_images(truth: Truth, size: int, normalisation: Normalisation, workers:
         batch_size=None,
         num_workers=default_workers() if workers is None else workers,
     )
-    yield from loader
+    yield from from_workers(loader)
 
 
 def resized(image: Tensor, size: int) -> Tensor:

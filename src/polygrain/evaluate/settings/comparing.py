@@ -13,9 +13,10 @@ class CompareSettings(FeatureSettings):
     """Several models under the same protocols, with paired intervals of their differences.
 
     Args:
-        suite: `quick` is kNN and the linear sweep on features computed once; `full` adds logistic regression on 10 % of
-            the labels, few shots, retrieval, correspondence between crops, and the measures without labels;
-            `segmentation` is the linear and the nearest-neighbour segmentation of images with masks.
+        suite: `quick` is kNN and the linear sweep on the same features, which the cache keeps; `full` adds logistic
+            regression on 10 % of the labels, few shots, retrieval, correspondence between crops, and the measures
+            without labels, for 20 images to test on or more; `segmentation` is the linear and the nearest-neighbour
+            segmentation of images with masks.
         test_share: share of each class of --data that is kept to test on where --val is not given; by default 0.2.
     """
 

@@ -30,20 +30,21 @@ class Grouping(NamedTuple):
     kept: Floats  # (R,) the same of images and their changed selves, by one k-means
 
 
-def grouping(plain: Tensor, views: Tensor, clusters: int, *, seed: int) -> Grouping:
+def grouping(plain: Tensor, views: Tensor, cloud: Tensor, clusters: int, *, seed: int) -> Grouping:
     """Groups unit vectors by k-means.
 
     Args:
         plain: (N, D).
         views: (M, D), random views of the first M images.
+        cloud: (N, D) without clusters and of the same shape, see `gaussian`.
         clusters: K, at most N / 2.
     """
-    rows, changed, cloud = (F.normalize(part.float(), dim=1) for part in (plain, views, gaussian(plain, seed)))
+    rows, changed, shape = (F.normalize(part.float(), dim=1) for part in (plain, views, cloud))
     found = []
     for run in range(RUNS):
         random = [seed, clusters, run]
         centroids, other = _by_halves(rows, clusters, random)
-        by_shape = (assigned(cloud, centres) for centres in _by_halves(cloud, clusters, random))
+        by_shape = (assigned(shape, centres) for centres in _by_halves(shape, clusters, random))
         one, two = assigned(rows, centroids), assigned(rows, other)
         moved = assigned(changed, centroids)
         found.append(
@@ -58,11 +59,12 @@ def grouping(plain: Tensor, views: Tensor, clusters: int, *, seed: int) -> Group
 
 
 def gaussian(rows: Tensor, seed: int) -> Tensor:
-    """As many random vectors as (N, D) rows, of their mean and covariance."""
+    """As many random vectors as (N, D) rows, of their mean and covariance: R of x = QR is a root of x' x."""
     x = rows.double()
     mean, n = x.mean(0), len(x)
-    numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, n)))
-    cloud: Tensor = mean + numbers @ (x - mean) / n**0.5
+    root = torch.linalg.qr(x - mean, mode="r").R / n**0.5  # (min(N, D), D)
+    numbers = torch.from_numpy(np.random.default_rng(seed).standard_normal((n, len(root))))
+    cloud: Tensor = mean + numbers @ root
     return cloud
 
 

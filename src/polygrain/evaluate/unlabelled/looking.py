@@ -28,7 +28,7 @@ from polygrain.evaluate.unlabelled.changes import Change, draws, roll
 from polygrain.evaluate.unlabelled.region import Agreement, Side, crop_agreement, patch_ranks
 from polygrain.views import Crops, View
 
-FEWEST = 20  # images
+FEWEST = 20  # images that the measures need
 SAMPLED = 16  # patches of each image that stand for it where all images are compared
 BATCH = 64  # images whose patches are held at a time
 SCALE, RECIPE = (0.25, 1.0), "moco2"  # of the random crops
@@ -72,7 +72,7 @@ def open_and_draw(model: Any, data: Any, settings: LookSettings) -> Opened:
     """Opens both, draws the images and encodes them plainly.
 
     Raises:
-        ValueError: when fewer than 20 images can be decoded, or something handed in cannot be used.
+        ValueError: when fewer than `FEWEST` images can be decoded, or something handed in cannot be used.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)  # of the weights of an untrained encoder

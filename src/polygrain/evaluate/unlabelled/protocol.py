@@ -14,7 +14,7 @@ from polygrain.evaluate.result import Result
 from polygrain.evaluate.sampling import Estimate, Sample, over_runs
 from polygrain.evaluate.settings.unlabelled import UnlabelledSettings
 from polygrain.evaluate.unlabelled.changes import usable
-from polygrain.evaluate.unlabelled.group import grouping
+from polygrain.evaluate.unlabelled.group import gaussian, grouping
 from polygrain.evaluate.unlabelled.instance import cosines_to_self_and_others, found, ignored, whitening
 from polygrain.evaluate.unlabelled.looking import Opened, Regions, look, open_and_draw
 from polygrain.evaluate.unlabelled.neighbourhood import neighbour_lists
@@ -82,6 +82,7 @@ def evaluate_unlabelled(model: Any, data: Any, settings: UnlabelledSettings | No
         notes=tuple(notes),
         plain=("value", "most"),
         about=f"{opened.model.name} on {details['data']}",
+        row_facts={row: {"grid": list(looked.regions.grid)} for row in rows if row.startswith("region:")},
         items={name: grain.sample for name, grain in grains.items()},
     )
 
@@ -173,7 +174,8 @@ def instance(changed: Mapping[str, Tensor], plain: Tensor, seed: int) -> Rows:
 def neighbourhood(opened: Opened, views: Tensor, settings: UnlabelledSettings) -> tuple[Rows, list[tuple[str, str]]]:
     """Near-duplicates among the neighbours, and the first pairs of them by name."""
     k = min(settings.neighbours, len(opened.plain) - 1)
-    twins = near_duplicates(opened.images, opened.positions, neighbour_lists(opened.plain, opened.plain, k))
+    lists = neighbour_lists(opened.plain, opened.plain, k)
+    twins = near_duplicates(opened.images, opened.positions, lists, workers=settings.workers)
     share = Sample(twins.with_one.astype(np.float64)).estimate(seed=settings.seed)
     return {"neighbourhood: near-duplicate nearby": share.scores("score")}, twins.pairs
 
@@ -181,8 +183,9 @@ def neighbourhood(opened: Opened, views: Tensor, settings: UnlabelledSettings) -
 def group(plain: Tensor, views: Tensor, clusters: list[int], seed: int) -> Rows:
     """Balance and stability at each number of clusters."""
     rows: Rows = {}
+    cloud = gaussian(plain, seed)
     for count in clusters:
-        seen = grouping(plain, views[:, 0], count, seed=seed)
+        seen = grouping(plain, views[:, 0], cloud, count, seed=seed)
         rows[f"group: {count} clusters, balance"] = over_runs(seen.balance).scores("score")
         again = over_runs(seen.stable).scores("score") | {"chance": float(seen.stable_by_shape.mean())}
         rows[f"group: {count} clusters, found again"] = again

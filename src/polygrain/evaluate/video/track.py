@@ -61,7 +61,7 @@ def evaluate_track(model: Any, data: str | os.PathLike[str], settings: TrackSett
             prepare_folder(settings.out)
         predict = tracker(opened, davis, settings, notes)
         protocol = _protocol(opened, settings)
-        described = describe(opened)
+        described = describe(opened._replace(normalisation=_normalisation(opened)))
     begun, digest = time.monotonic(), hashlib.blake2b(digest_size=16)
     objects: dict[str, ObjectScores] = {}
     quiet = not sys.stderr.isatty()
@@ -168,13 +168,11 @@ def _multiple(model: Model) -> int:
 
 
 def _protocol(model: Model, settings: TrackSettings) -> dict[str, Any]:
-    mean, std = _normalisation(model)
     longer = f"longer one down to a multiple of {_multiple(model)}"
     return {
         "preprocessing": {
             "resize": f"shorter side to {settings.size or 480} px, {longer}, bilinear",
-            "mean": list(mean),
-            "std": list(std),
+            "normalised": "as the model was trained; ImageNet's deviations as DINO's script has them",
         },
         "features": "patches of the last block after the final norm, unit length",
         "settings": settings.of_protocol(),
