@@ -129,7 +129,7 @@ def test_queries_may_be_of_one_class_and_a_single_folder_names_it(tmp_path):
     assert found.facts["chance"] == pytest.approx(4 / 7)
     assert len(found.items["queries in a database"].values) == 2
     assert len(score(RawPixels(), Coloured(LABELS), Coloured([2, 2])).items["queries in a database"].values) == 2
-    with pytest.raises(ValueError, match="--val have no labels"):
+    with pytest.raises(ValueError, match="--val has a class 'fox' that --data has not"):
         score(RawPixels(), database, str(tmp_path / "strange"))
     with pytest.raises(ValueError, match="--data have the same class"):
         score(RawPixels(), Coloured([2, 2]), Coloured(LABELS))

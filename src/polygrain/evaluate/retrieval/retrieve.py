@@ -176,9 +176,10 @@ def _by_class(encoder: _Vectors, database: Images, queries: Images | None) -> Se
 
 def _labels(database: Images, queries: Images | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Of both sources; queries may be of one class, as a single folder says that is named like one of the database."""
-    if queries is not None and queries.only_folder in (database.classes or ()):
-        place = (database.classes or []).index(str(queries.only_folder))
-        return common_labels(database, database)[0], np.full(len(queries), place)
+    if queries is not None and queries.only_folder is not None and database.classes is not None:
+        if queries.only_folder not in database.classes:
+            raise ValueError(f"--val has a class {queries.only_folder!r} that --data has not")
+        return common_labels(database, database)[0], np.full(len(queries), database.classes.index(queries.only_folder))
     return common_labels(database, database if queries is None else queries)
 
 
