@@ -125,6 +125,14 @@ def test_a_set_without_labels_is_refused():
         evaluate_knn("pixels", Coloured(LABELS), Unlabelled(LABELS))
 
 
+def test_a_size_that_is_given_is_the_same_protocol_as_one_that_is_the_models_own():
+    images, own = Coloured(LABELS), RawPixels().image_size
+    given = {"workers": 0, "cache": "none"}
+    for evaluate, kind in ((evaluate_knn, KnnSettings), (evaluate_linear, LinearSettings)):
+        sized, unsized = (evaluate(RawPixels(), images, images, kind(size=size, **given)) for size in (own, None))
+        assert sized.fingerprint == unsized.fingerprint
+
+
 def test_the_same_seed_gives_the_same_result():
     settings = LinearSettings(learning_rates=(0.1, 1.0), epochs=3, size=16, workers=0)
     first, second = (evaluate_linear("pixels", *train_and_val(), settings) for _ in range(2))

@@ -182,7 +182,7 @@ def facts_of(sets: Sets, train_labels: Tensor, val_labels: Tensor, settings: Asp
         "largest_class": counts.max().item() / len(val_labels),
         "preprocessing": preprocessing(sets.val.views, sets.model),
         "features": IN_WORDS[settings.readout] + ", float32",
-        "settings": settings.of_protocol(),
+        "settings": settings.of_protocol() | {"size": sets.size},
     }
 
 

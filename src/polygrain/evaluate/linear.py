@@ -44,7 +44,11 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         protocol=("linear_bn" if recipe.batch_norm else "linear") + "_sweep" * (recipe.augmentation == "none"),
         description=in_words(recipe, settings),
         scores={"linear": choosing.scores(settings.seed)},
-        facts={**seen.facts, "features": words + ", float32", "settings": settings.of_protocol()},
+        facts={
+            **seen.facts,
+            "features": words + ", float32",
+            "settings": settings.of_protocol() | {"size": seen.facts["settings"]["size"]},
+        },
         model=seen.model,
         details={**seen.details, "learning_rate": rate, **choosing.details()},
         notes=seen.notes + choosing.notes() + notes_of(recipe, rate, settings),

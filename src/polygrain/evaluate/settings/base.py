@@ -10,7 +10,7 @@ Readout = Literal["pooled", "mean", "cls1", "cls4", "cls1+mean", "cls4+mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderSettings:
+class ProtocolSettings:
     """What every protocol on a frozen encoder is told.
 
     Args:
@@ -37,7 +37,7 @@ class EncoderSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchSettings(EncoderSettings):
+class BatchSettings(ProtocolSettings):
     """Protocols that encode images in batches.
 
     Args:

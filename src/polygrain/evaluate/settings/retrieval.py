@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-from polygrain.evaluate.settings.base import BatchSettings, EncoderSettings, FeatureSettings
+from polygrain.evaluate.settings.base import BatchSettings, FeatureSettings, ProtocolSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class TwoCrops(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CorrespondSettings(EncoderSettings):
+class CorrespondSettings(ProtocolSettings):
     """Dense correspondence: patches of one crop find their places in another crop of the same image (PCK).
 
     Args:

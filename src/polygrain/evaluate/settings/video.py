@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from polygrain.evaluate.settings.base import EncoderSettings
+from polygrain.evaluate.settings.base import ProtocolSettings
 
 PREVIOUS = {"dino": 7, "mugs": 20}  # frames of the context besides the first
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrackSettings(EncoderSettings):
+class TrackSettings(ProtocolSettings):
     """Video object segmentation: object masks of the first frame follow the patches, nothing is trained (DINO).
 
     Args:

@@ -99,7 +99,7 @@ def of_features(
         "data": {"images": len(positions), "digest": digest(views.images, positions)},
         "preprocessing": preprocessing(views, model),
         "features": IN_WORDS[settings.readout] + ", float32",
-        "settings": settings.of_protocol(),
+        "settings": settings.of_protocol() | {"size": views.size},
     }
     described = describe(model) | {"dimensions": plain.shape[1]}
     details = {"data": data, "versions": versions()}
