@@ -79,11 +79,11 @@ class Result:
         """The protocol in words, then the scores."""
         lines = [*textwrap.wrap(self.description, 100), "", *aligned(self._rows()), ""]
         about = [self.about] if self.about else []
-        own: dict[str, list[str]] = {}
-        for row in self.row_facts:
-            own.setdefault(self.fingerprint_of(row), []).append(row)
+        own: dict[str, dict[str, None]] = {}
+        for row in self.row_facts:  # "region: patch finds its place" is a row of region
+            own.setdefault(self.fingerprint_of(row), {})[row.partition(":")[0]] = None
         about.append(f"protocol {self.fingerprint}")
-        about += [f"protocol {digest} of {', '.join(repr(row) for row in rows)}" for digest, rows in own.items()]
+        about += [f"protocol {digest} of {' and '.join(rows)}" for digest, rows in own.items()]
         return "\n".join([*lines, *about, *(f"note: {note}" for note in self.notes)])
 
     def cell(self, row: str, metric: str) -> str:
