@@ -149,10 +149,10 @@ def _cells(found: Sequence[Result]) -> dict[Line, str]:
 
 
 def _cell(result: Result, row: str) -> str:
-    """The first metric of a row, and the chance where the row has it: of all, or of that metric alone."""
+    """The first metric of a row, and its chance where that is not zero: of all metrics, or of that one alone."""
     metric = next(iter(result.scores[row]))
     names = ("chance", f"chance@{metric.partition('@')[2]}")
-    chance = [f" (chance {result.scores[row][name]:.1%})" for name in names if name in result.scores[row]]
+    chance = [f" (chance {result.scores[row][name]:.1%})" for name in names if result.scores[row].get(name)]
     return "".join([result.cell(row, metric), *chance])
 
 
