@@ -200,6 +200,18 @@ def test_learning_rates_follow_the_batch_that_occurs_and_a_note_says_so(monkeypa
     assert "batch 72;" in result.description
 
 
+def test_a_run_of_few_steps_is_told():
+    sets = Coloured([0, 1] * 20), Coloured([0, 1] * 5, seed=1)  # 36 images to train: 12 steps an epoch of batches of 3
+
+    def told(epochs):
+        settings = LinearSettings(epochs=epochs, head_batch_size=3, learning_rates=(0.1,), size=16, workers=0)
+        return [note for note in evaluate_linear("pixels", *sets, settings).notes if "steps in all" in note]
+
+    assert told(84) == []
+    (note,) = told(83)
+    assert note.startswith("996 steps in all")
+
+
 def test_presets_hold_the_values_of_their_papers():
     peak = {name: max(recipe.learning_rates) * recipe.head_batch_size / 256 for name, recipe in PRESETS.items()}
     assert peak["dino_s"] == 0.004  # 0.001 x 1024 / 256

@@ -25,6 +25,8 @@ AUGMENTED = {
     "strong": "random resized crops, mirrored, with RandAugment and random erasing as the strong crops of Mugs",
 }
 
+FEWEST_STEPS = 1000
+
 
 def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | None = None) -> Result:
     """Trains linear classifiers on features of `data` and tests one of them on `val`.
@@ -51,7 +53,7 @@ def evaluate_linear(model: Any, data: Any, val: Any, settings: LinearSettings | 
         },
         model=seen.model,
         details={**seen.details, "learning_rate": rate, **choosing.details()},
-        notes=seen.notes + choosing.notes() + notes_of(recipe, rate, settings),
+        notes=seen.notes + choosing.notes() + notes_of(recipe, rate, settings, seen.facts["data"]["images"]),
         about=summary(seen),
         items={"linear": Sample(right(choosing.ranked, seen.val_labels))},
     )
@@ -73,16 +75,21 @@ def trained(sets: Sets, settings: LinearSettings) -> tuple[Labelled, HeadRecipe,
     return seen, recipe, choosing
 
 
-def notes_of(recipe: HeadRecipe, rate: float, settings: LinearSettings) -> tuple[str, ...]:
+def notes_of(recipe: HeadRecipe, rate: float, settings: LinearSettings, images: int) -> tuple[str, ...]:
     """What a reader must know about how the recipe was followed.
 
     Args:
         recipe: as it was fitted to the images.
         rate: the chosen one.
+        images: labelled ones, with those held out.
     """
     used, wanted = recipe.head_batch_size, settings.recipe().head_batch_size
     small = f"a batch has {used:,} images, all there are, not {wanted:,}; learning rates follow it"
     notes = [small] if used < wanted else []
+    steps = recipe.epochs * math.ceil((images - round(settings.held_out * images)) / used)
+    if steps < FEWEST_STEPS:
+        mend = "give more epochs, a smaller head_batch_size, or preset sweep"
+        notes.append(f"{steps:,} steps in all, which may leave classifiers where they began; {mend}")
     if len(recipe.learning_rates) > 1 and rate in (min(recipe.learning_rates), max(recipe.learning_rates)):
         notes.append(f"the chosen learning rate {rate} is at the end of the sweep; widen learning_rates")
     return tuple(notes)
