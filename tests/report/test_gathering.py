@@ -360,10 +360,10 @@ def test_names_are_as_short_as_can_be_told_apart(tmp_path):
         (["--data", "scenes:20:64"], "name a model"),
         (["pixels", "--data", "scenes:20:64", "--images", "1"], "images is 1; a page shows 2 to 5,000"),
         (["pixels", "--data", "scenes:20:64", "--aspect", "native"], "unknown option --aspect"),
-        (["pixels", "--data", "scenes:20:64", "--out", "nowhere/x.html"], "there is no folder nowhere"),
+        (["pixels", "--data", "scenes:20:64", "--out", "nowhere/x.html"], "the folder of nowhere/x.html is not there"),
         (
             ["pixels", "--data", "scenes:20:64", "--out", "."],
-            ". is a folder; name a file to write, such as report.html",
+            ". is a folder; name a file in it",
         ),
         (["none", "--data", "nowhere", "--hierarchy", "h.json"], "hierarchy 'h.json': No such file"),
         (["pixel", "--data", "scenes:20:64"], "did you mean 'pixels'"),

@@ -18,6 +18,7 @@ from polygrain.data.sources import open_images
 from polygrain.evaluate.features import Views
 from polygrain.evaluate.labelled import describe, named, preprocessing
 from polygrain.evaluate.models import Model, open_model
+from polygrain.evaluate.outputs import check_file
 from polygrain.evaluate.profile import Labels, Profile, labels_of, profile_from, read_hierarchy
 from polygrain.evaluate.readouts import IN_WORDS
 from polygrain.evaluate.settings.unlabelled import LookSettings
@@ -93,10 +94,7 @@ def write_model_report(models: Sequence[Any], data: Any, out: str | Path, settin
 
 def _check(out: Path, settings: ReportSettings) -> None:
     """What can be known before anything is opened."""
-    if not out.parent.is_dir():
-        raise ValueError(f"there is no folder {out.parent} to write {out.name} into")
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; name a file to write, such as {out / 'report.html'}")
+    check_file(os.fspath(out))
     if settings.hierarchy is not None:
         read_hierarchy(settings.hierarchy)
 
